@@ -22,7 +22,7 @@ pub const SERVING_WITHIN: Duration = Duration::from_secs(5);
 /// Promised longest time from SIGTERM to the exit.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// Size of a memory page where `/proc` counts in pages; `/proc/PID/status` counts in KiB.
+/// `/proc/PID/status` counts in KiB.
 const KIB: u64 = 1024;
 
 /// How to start `logmesh up`.
@@ -296,7 +296,7 @@ impl Up {
     ///
     /// When it is gone.
     pub fn peak_memory(&self) -> Result<u64> {
-        memory(self.pid(), "VmHWM:")
+        memory_field(self.pid(), "VmHWM:")
     }
 
     /// Resident memory now, in bytes.
@@ -305,7 +305,7 @@ impl Up {
     ///
     /// When it is gone.
     pub fn memory(&self) -> Result<u64> {
-        memory(self.pid(), "VmRSS:")
+        memory(self.pid())
     }
 
     /// Bytes that it has read so far by read calls of any kind.
@@ -379,7 +379,16 @@ pub fn line_with<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
     })
 }
 
-fn memory(pid: i32, field: &str) -> Result<u64> {
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+///
+/// When it is gone.
+pub fn memory(pid: i32) -> Result<u64> {
+    memory_field(pid, "VmRSS:")
+}
+
+fn memory_field(pid: i32, field: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{field} is {line:?}"))?;
