@@ -127,7 +127,7 @@ impl Setup {
     pub async fn refused(&self) -> Result<Ended> {
         let up = self.spawn()?;
         let started = up.started;
-        up.ended(started, SERVING_WITHIN * SLACK).await
+        up.ended_within(started, SERVING_WITHIN * SLACK).await
     }
 
     /// Adds a configuration file.
@@ -150,7 +150,7 @@ impl Setup {
         if self.wrapper.is_empty() {
             return Ok(inside);
         }
-        Ok(seen_by(pid.as_raw_nonzero().get(), &inside)?)
+        seen_by(pid.as_raw_nonzero().get(), &inside)
     }
 }
 
@@ -230,7 +230,8 @@ impl Up {
     /// All it has said on stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        std::fs::read(&self.stderr).map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        std::fs::read(&self.stderr)
+            .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Waits until a line on stderr has all of these words (any case), and returns it.
@@ -267,9 +268,17 @@ impl Up {
     ///
     /// When it does not end within [`SLACK`] times the grace.
     pub async fn terminate(self) -> Result<Ended> {
-        let asked = Instant::now();
         self.signal(Signal::TERM)?;
-        self.ended(asked, SHUTDOWN_GRACE * SLACK).await
+        self.ended().await
+    }
+
+    /// Waits for its end, which something else has brought about.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within [`SLACK`] times the grace.
+    pub async fn ended(self) -> Result<Ended> {
+        self.ended_within(Instant::now(), SHUTDOWN_GRACE * SLACK).await
     }
 
     /// Sends it a signal.
@@ -310,7 +319,7 @@ impl Up {
         Ok(value.parse()?)
     }
 
-    async fn ended(mut self, since: Instant, deadline: Duration) -> Result<Ended> {
+    async fn ended_within(mut self, since: Instant, deadline: Duration) -> Result<Ended> {
         let status = tokio::time::timeout(deadline, self.child.wait())
             .await
             .with_context(|| format!("logmesh up still runs after {deadline:?}:\n{}", self.stderr()))??;
