@@ -11,8 +11,9 @@ use logmesh_tests::api::Api;
 use logmesh_tests::counts::{Row, either};
 use logmesh_tests::faults::IndexFault;
 use logmesh_tests::ledger::Ledger;
-use logmesh_tests::process::{Up, seen_by};
+use logmesh_tests::process::seen_by;
 use logmesh_tests::scene::{Scene, scenario};
+use logmesh_tests::up::Up;
 use logmesh_tests::wait::{Look, holds_for, wait_until};
 use logmesh_tests::writer::{Stamp, Writer};
 

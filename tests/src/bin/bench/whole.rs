@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use logmesh_tests::api::Api;
-use logmesh_tests::process::{Setup, Up};
+use logmesh_tests::up::{Setup, Up};
 use logmesh_tests::writer::{Stamp, Writer};
 use tokio::time::MissedTickBehavior;
 
