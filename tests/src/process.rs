@@ -48,7 +48,12 @@ impl Process {
     pub fn spawn(words: &[OsString], environment: &[(OsString, OsString)], log_stem: &Path) -> Result<Process> {
         let program = words.first().context("a command without a program")?;
         let stderr = log_stem.with_extension("stderr");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        // What is set for the tests themselves (LOGMESH_SOAK) would be an unknown setting of the process.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOGMESH_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(&words[1..])
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
