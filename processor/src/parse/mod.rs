@@ -27,7 +27,7 @@ mod tests;
 
 pub use level::Level;
 
-pub(crate) use access::Access;
+pub(crate) use access::{Access, Request};
 pub(crate) use keys::{Kind, Value};
 pub(crate) use syslog::{Params, Syslog};
 
