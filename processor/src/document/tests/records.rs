@@ -36,14 +36,21 @@ fn a_document_carries_id_offsets_index_and_times_of_its_record() {
     assert_eq!(second.received_unix_nano, build.envelope.received_unix_nano);
     assert!(second.resend);
     let bodies: usize = documents.iter().map(|document| document.body.len()).sum();
-    let expected = Tally { records: 2, bytes: 36, document_bytes: bodies as u64, by_level: [0, 0, 1, 0, 0, 0, 1], parse_failed: 0 };
+    let expected = Tally {
+        records: 2,
+        bytes: 36,
+        document_bytes: bodies as u64,
+        by_level: [0, 0, 1, 0, 0, 0, 1],
+        parse_failed: 0,
+    };
     assert_eq!(tally, expected);
 }
 
 #[test]
 fn a_replay_writes_the_same_document_whatever_was_built_before() {
     let build = Build::default();
-    let lines: Vec<&[u8]> = vec![b"{\"a\":1,\"level\":\"warn\"}", b"Jun 14 15:16:01 combo su: x", b"", b"\xff", b"k=v w=x"];
+    let lines: Vec<&[u8]> =
+        vec![b"{\"a\":1,\"level\":\"warn\"}", b"Jun 14 15:16:01 combo su: x", b"", b"\xff", b"k=v w=x"];
     let (all, _) = build.documents(lines.iter().copied());
     for (line, whole) in lines.iter().zip(&all) {
         let (alone, _) = build.documents([*line]);
@@ -58,7 +65,8 @@ fn a_replay_writes_the_same_document_whatever_was_built_before() {
     for _ in 0..2 {
         let mut again = Vec::new();
         builder.build(&envelope(), &batch(lines.iter().copied(), Flags::NONE), Format::Auto, &mut again);
-        let bodies = |documents: &[Document]| documents.iter().map(|document| document.body.clone()).collect::<Vec<_>>();
+        let bodies =
+            |documents: &[Document]| documents.iter().map(|document| document.body.clone()).collect::<Vec<_>>();
         assert_eq!(bodies(&again), bodies(&all));
     }
 }
@@ -170,8 +178,11 @@ fn host_and_service_come_from_where_they_are_known_best() {
 
 #[test]
 fn syslog_headers_and_data_have_their_places() {
-    let body = document(b"<165>1 2003-10-11T22:14:15.003Z m evntslog x7 ID47 [ex@1 iut=\"3\" t=\"a\\]\\\"b\" iut=\"4\"][ex@2] An event");
-    let expected = json!({"priority": 165, "facility": {"code": 20}, "severity": {"code": 5}, "msgid": "ID47", "procid": "x7"});
+    let body = document(
+        b"<165>1 2003-10-11T22:14:15.003Z m evntslog x7 ID47 [ex@1 iut=\"3\" t=\"a\\]\\\"b\" iut=\"4\"][ex@2] An event",
+    );
+    let expected =
+        json!({"priority": 165, "facility": {"code": 20}, "severity": {"code": 5}, "msgid": "ID47", "procid": "x7"});
     assert_eq!(body["log"]["syslog"], expected);
     assert_eq!(body["fields"], json!({"ex@1": {"iut": "3", "t": "a]\"b"}, "ex@2": {}}));
     assert_eq!(body["tags"], json!(["fields_duplicate"]));
@@ -180,7 +191,8 @@ fn syslog_headers_and_data_have_their_places() {
 
 #[test]
 fn errors_and_traces_have_their_places() {
-    let line = br#"{"msg":"m","error":"no\tspace","stack_trace":"at x","trace_id":"t1","span_id":"s1","pid":7,"thread":"w"}"#;
+    let line =
+        br#"{"msg":"m","error":"no\tspace","stack_trace":"at x","trace_id":"t1","span_id":"s1","pid":7,"thread":"w"}"#;
     let body = document(line);
     assert_eq!(body["error"], json!({"message": "no\tspace", "stack_trace": "at x"}));
     assert_eq!((&body["trace"]["id"], &body["span"]["id"]), (&json!("t1"), &json!("s1")));
@@ -191,7 +203,8 @@ fn errors_and_traces_have_their_places() {
 #[test]
 fn free_form_fields_keep_their_shape() {
     let body = document(br#"{"a":1.50,"b":[true,null,{"c":"\u00e9\n"}],"d":{},"e":"","f":12345678901234567890}"#);
-    let fields = json!({"a": 1.5, "b": [true, null, {"c": "\u{e9}\n"}], "d": {}, "e": "", "f": 12_345_678_901_234_567_890_u64});
+    let fields =
+        json!({"a": 1.5, "b": [true, null, {"c": "\u{e9}\n"}], "d": {}, "e": "", "f": 12_345_678_901_234_567_890_u64});
     assert_eq!(body["fields"], fields);
     let body = document(br#"took=3ms msg="a \"b\" \q" path=C:\x k="#);
     assert_eq!(body["fields"], json!({"took": "3ms", "path": "C:\\x", "k": ""}));
@@ -200,7 +213,8 @@ fn free_form_fields_keep_their_shape() {
 
 #[test]
 fn odd_keys_and_numbers_harm_no_document() {
-    let body = document(br#"{"a":1,"\u0061":2,"a":3,"":4,"x\u0000y":5,"o":{"b":1,"b":2},"n":1e999,"m":-1E+99,"q\"":6}"#);
+    let body =
+        document(br#"{"a":1,"\u0061":2,"a":3,"":4,"x\u0000y":5,"o":{"b":1,"b":2},"n":1e999,"m":-1E+99,"q\"":6}"#);
     let fields = json!({"a": 1, "_": 4, "x\u{fffd}y": 5, "o": {"b": 1}, "n": "1e999", "m": -1e99, "q\"": 6});
     assert_eq!(body["fields"], fields);
     assert_eq!(body["tags"], json!(["fields_duplicate"]));
@@ -251,9 +265,30 @@ fn lines_of_many_days_and_tenants_leave_nothing_behind() {
 /// Pieces that make JSON, logfmt and text interesting.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: [&str; 24] = [
-        "{", "}", "\"a\":1", "\"b\":{\"a\":\"\\n\"}", ",", "\"\\u0061\":[1,{}]", "k=v ", "k=\"\\\" \\x\" ", "INFO ", "2015-05-17 10:05:03 ",
-        "<13>Jun 14 15:16:01 h a: ", "\"", "\\", "\u{1}", "\n", "\r", "\u{2028}", "é", "[x] ", "2016-10-06T00:17:09Z stdout F ",
-        "1.1.1.1 - - [17/May/2015:10:05:03 +0000] \"GET /", " HTTP/1.1\" 200 1 \"", "\" \"", "a.b: ",
+        "{",
+        "}",
+        "\"a\":1",
+        "\"b\":{\"a\":\"\\n\"}",
+        ",",
+        "\"\\u0061\":[1,{}]",
+        "k=v ",
+        "k=\"\\\" \\x\" ",
+        "INFO ",
+        "2015-05-17 10:05:03 ",
+        "<13>Jun 14 15:16:01 h a: ",
+        "\"",
+        "\\",
+        "\u{1}",
+        "\n",
+        "\r",
+        "\u{2028}",
+        "é",
+        "[x] ",
+        "2016-10-06T00:17:09Z stdout F ",
+        "1.1.1.1 - - [17/May/2015:10:05:03 +0000] \"GET /",
+        " HTTP/1.1\" 200 1 \"",
+        "\" \"",
+        "a.b: ",
     ];
     let piece = prop_oneof![
         6 => proptest::sample::select(&PIECES[..]).prop_map(|piece| piece.as_bytes().to_vec()),

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const COMBINED: &str = r#"83.149.9.216 - frank [17/May/2015:10:05:03 +0200] "GET /a b?q=1 HTTP/1.1" 200 2326 "http://x/" "Mozilla \"5\"""#;
+const COMBINED: &str =
+    r#"83.149.9.216 - frank [17/May/2015:10:05:03 +0200] "GET /a b?q=1 HTTP/1.1" 200 2326 "http://x/" "Mozilla \"5\"""#;
 
 fn access(line: &str) -> Option<(&'static str, Access<'_>)> {
     match access::parse(line.as_bytes()) {
@@ -14,7 +15,7 @@ fn access(line: &str) -> Option<(&'static str, Access<'_>)> {
 #[test]
 fn combined_lines_give_everything_they_have() {
     let (format, access_found) = access(COMBINED).unwrap();
-    let request = Request { method: b"GET", target: b"/a b?q=1", version: b"1.1" };
+    let request = access::Request { method: b"GET", target: b"/a b?q=1", version: b"1.1" };
     let expected = Access {
         client: b"83.149.9.216",
         user: Some(b"frank"),
@@ -76,7 +77,8 @@ fn error_logs_of_apache() {
     let old = found("apache_error");
     let old = Found { time: some("2005-12-04T04:47:44Z"), level: Some("error"), message, ..old };
     assert_eq!(auto("[Sun Dec 04 04:47:44 2005] [error] mod_jk child workerEnv in error state 6"), old);
-    let new = "[Fri Sep 09 10:42:29.902022 2011] [core:error] [pid 35708:tid 4328636416] [client 72.15.99.187] File missing";
+    let new =
+        "[Fri Sep 09 10:42:29.902022 2011] [core:error] [pid 35708:tid 4328636416] [client 72.15.99.187] File missing";
     let expected = Found {
         time: some("2011-09-09T10:42:29.902022Z"),
         level: Some("error"),
@@ -181,8 +183,12 @@ fn what_is_nearly_syslog_is_text() {
 #[test]
 fn cri_lines_are_parsed_again_inside() {
     let line = r#"2016-10-06T00:17:09.669794202Z stderr F {"level":"warn","msg":"inner","ts":1}"#;
-    let expected =
-        Found { time: some("2016-10-06T00:17:09.669794202Z"), level: Some("warn"), message: some("inner"), ..found("cri") };
+    let expected = Found {
+        time: some("2016-10-06T00:17:09.669794202Z"),
+        level: Some("warn"),
+        message: some("inner"),
+        ..found("cri")
+    };
     assert_eq!(auto(line), expected);
     let part = auto("2016-10-06T00:17:09.669794202Z stdout P ERROR: first half");
     assert_eq!((part.format, part.level, part.message), ("cri", None, some("ERROR: first half")));
@@ -233,7 +239,8 @@ fn json_keys_of_many_programs_are_recognised() {
 
 #[test]
 fn the_better_key_wins_and_a_bad_value_loses() {
-    let line = r#"{"msg":"second","time":"never","level":"banana","ts":1714557600,"message":"first","severity":"warn"}"#;
+    let line =
+        r#"{"msg":"second","time":"never","level":"banana","ts":1714557600,"message":"first","severity":"warn"}"#;
     let found = auto(line);
     assert_eq!((found.message, found.level, found.time), (some("first"), Some("warn"), some("2024-05-01T10:00:00Z")));
 }
@@ -242,15 +249,40 @@ fn the_better_key_wins_and_a_bad_value_loses() {
 fn what_is_nearly_json_is_text() {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(65), "]".repeat(65));
     for line in [
-        "{", "{}x", "{} {}", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{,"a":1}"#, r#"{"a":1 "b":2}"#, r#"{"a":01}"#,
-        r#"{"a":1.}"#, r#"{"a":.5}"#, r#"{"a":1e}"#, r#"{"a":+1}"#, r#"{"a":tru}"#, r#"{"a":NaN}"#, r#"{'a':1}"#,
-        r#"{"a":"\x"}"#, r#"{"a":"\u12"}"#, r#"{"a":"\ud800"}"#, r#"{"a":"\udc00"}"#, "{\"a\":\"\t\"}", r#"{"a":[1,2}"#,
-        r#"{"a":[1,]}"#, r#"{"a":{"b":1]}"#, r#"{"a":1"#, "[1,2]", &deep,
+        "{",
+        "{}x",
+        "{} {}",
+        r#"{"a"}"#,
+        r#"{"a":}"#,
+        r#"{"a":1,}"#,
+        r#"{,"a":1}"#,
+        r#"{"a":1 "b":2}"#,
+        r#"{"a":01}"#,
+        r#"{"a":1.}"#,
+        r#"{"a":.5}"#,
+        r#"{"a":1e}"#,
+        r#"{"a":+1}"#,
+        r#"{"a":tru}"#,
+        r#"{"a":NaN}"#,
+        r#"{'a':1}"#,
+        r#"{"a":"\x"}"#,
+        r#"{"a":"\u12"}"#,
+        r#"{"a":"\ud800"}"#,
+        r#"{"a":"\udc00"}"#,
+        "{\"a\":\"\t\"}",
+        r#"{"a":[1,2}"#,
+        r#"{"a":[1,]}"#,
+        r#"{"a":{"b":1]}"#,
+        r#"{"a":1"#,
+        "[1,2]",
+        &deep,
     ] {
         assert_eq!(parse_as(Format::Json, line), None, "{line}");
         assert_eq!(auto(line).format, "text", "{line}");
     }
-    for line in ["{}", r#"{"a":[]}"#, r#"{"a":-0.5e-10,"b":[{},[[]],{"c":[1,{"d":null}]}]}"#, r#"{"\u0041":"\ud83d\ude00"}"#] {
+    for line in
+        ["{}", r#"{"a":[]}"#, r#"{"a":-0.5e-10,"b":[{},[[]],{"c":[1,{"d":null}]}]}"#, r#"{"\u0041":"\ud83d\ude00"}"#]
+    {
         assert_eq!(auto(line).format, "json", "{line}");
     }
 }

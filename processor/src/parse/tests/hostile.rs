@@ -8,10 +8,46 @@ use super::*;
 /// Bytes that look like logs: pieces of all formats, with noise between.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: [&str; 40] = [
-        "{", "}", "[", "]", "\"", "\\", ":", ",", "=", " ", "<", ">", "<34>", "<165>1 ", "-", "- - ", "2015-05-17T10:05:03Z",
-        "2015-05-17 10:05:03,747 ", "[17/May/2015:10:05:03 +0000] ", "Jun 14 15:16:01 ", "[Sun Dec 04 04:47:44 2005] ", "[error] ",
-        "INFO", "081109 203615 ", "17/06/09 20:10:40 ", "stdout F ", "{\"a\":", "\"level\":\"warn\"", "1446249499322", "host ",
-        "app[1]: ", "key=value ", "\"GET / HTTP/1.1\" 200 1", "\\u00", "\\ud800", "\u{feff}", "é", "a.b: ", "1234 --- [m] ", "req-",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "\\",
+        ":",
+        ",",
+        "=",
+        " ",
+        "<",
+        ">",
+        "<34>",
+        "<165>1 ",
+        "-",
+        "- - ",
+        "2015-05-17T10:05:03Z",
+        "2015-05-17 10:05:03,747 ",
+        "[17/May/2015:10:05:03 +0000] ",
+        "Jun 14 15:16:01 ",
+        "[Sun Dec 04 04:47:44 2005] ",
+        "[error] ",
+        "INFO",
+        "081109 203615 ",
+        "17/06/09 20:10:40 ",
+        "stdout F ",
+        "{\"a\":",
+        "\"level\":\"warn\"",
+        "1446249499322",
+        "host ",
+        "app[1]: ",
+        "key=value ",
+        "\"GET / HTTP/1.1\" 200 1",
+        "\\u00",
+        "\\ud800",
+        "\u{feff}",
+        "é",
+        "a.b: ",
+        "1234 --- [m] ",
+        "req-",
     ];
     let piece = prop_oneof![
         8 => proptest::sample::select(&PIECES[..]).prop_map(|piece| piece.as_bytes().to_vec()),
@@ -33,7 +69,8 @@ fn check(line: &[u8]) {
             continue;
         };
         assert!(!matches!(parsed.format, Format::Auto | Format::Syslog), "a parser says what it found");
-        let texts = [parsed.message, parsed.host, parsed.service, parsed.logger, parsed.process, parsed.thread, parsed.trace];
+        let texts =
+            [parsed.message, parsed.host, parsed.service, parsed.logger, parsed.process, parsed.thread, parsed.trace];
         for text in texts.into_iter().flatten() {
             assert!(is_part(line, text.raw()), "{name}: {text:?}");
             let utf8 = std::str::from_utf8(line).is_ok();

@@ -5,6 +5,7 @@ use super::*;
 const TIME: &str = "2015-07-29T17:41:44.747Z";
 
 #[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "expectations are written in place")]
 fn check(line: &str, expected: Found) {
     assert_eq!(auto(line), expected, "{line}");
 }
@@ -71,7 +72,8 @@ fn python_go_and_rust() {
 #[test]
 fn openstack() {
     let expected = Found { logger: some("nova.compute.manager"), pid: Some(25746), ..at("info", "[instance: a] gone") };
-    let line = "nova.log.1 2015-07-29 17:41:44.747 25746 INFO nova.compute.manager [req-1 u p - - -] [instance: a] gone";
+    let line =
+        "nova.log.1 2015-07-29 17:41:44.747 25746 INFO nova.compute.manager [req-1 u p - - -] [instance: a] gone";
     check(line, expected);
     let Detail::Text { prefix, request } = text::parse(line.as_bytes(), OBSERVED).detail else {
         panic!("{line}");
@@ -103,7 +105,9 @@ fn a_time_without_a_level_leaves_all_else_as_message() {
 
 #[test]
 fn a_level_without_a_time_leaves_the_line_whole() {
-    for (line, level) in [("ERROR: no space left", "error"), ("[warning] hot", "warn"), ("INFO started", "info"), ("warn: x", "warn")] {
+    for (line, level) in
+        [("ERROR: no space left", "error"), ("[warning] hot", "warn"), ("INFO started", "info"), ("warn: x", "warn")]
+    {
         check(line, Found { level: Some(level), ..found("text") });
     }
 }
@@ -111,9 +115,24 @@ fn a_level_without_a_time_leaves_the_line_whole() {
 #[test]
 fn prose_is_prose() {
     for line in [
-        "", " ", "Information is free", "error while loading", "See 2015-07-29 17:41:44.747 for more", "12345", "[", "[]", "[x",
-        "2015-07-29", "- - -", "Errors: none", "INFOrmation", "\tat java.lang.Thread.run(Thread.java:745)", "ALERT exited", "{x}",
-        "2015-07-29T17:41:44.747Zebra", "Caused by: java.io.IOException: x=y",
+        "",
+        " ",
+        "Information is free",
+        "error while loading",
+        "See 2015-07-29 17:41:44.747 for more",
+        "12345",
+        "[",
+        "[]",
+        "[x",
+        "2015-07-29",
+        "- - -",
+        "Errors: none",
+        "INFOrmation",
+        "\tat java.lang.Thread.run(Thread.java:745)",
+        "ALERT exited",
+        "{x}",
+        "2015-07-29T17:41:44.747Zebra",
+        "Caused by: java.io.IOException: x=y",
     ] {
         check(line, found("text"));
     }
