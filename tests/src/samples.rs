@@ -136,4 +136,17 @@ mod tests {
         let found: Vec<_> = lines(b"a\r\n\nbc\nd").collect();
         assert_eq!(found, [(0, &b"a"[..]), (3, b""), (4, b"bc"), (7, b"d")]);
     }
+
+    #[test]
+    fn every_line_of_the_ten_logs_has_an_expectation() {
+        let now = Timestamp::now();
+        for name in NAMES {
+            let bytes = std::fs::read(directory().join(name)).unwrap();
+            for (offset, line) in lines(&bytes) {
+                let line = std::str::from_utf8(line).unwrap();
+                let expected = expected(name, line, now).unwrap_or_else(|error| panic!("{name}:{offset}: {error:#}"));
+                assert!(expected.time.is_some());
+            }
+        }
+    }
 }

@@ -112,6 +112,18 @@ impl Session {
         Ok(self.sequence)
     }
 
+    /// Waits for the gateway's next frame.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time, or the session ends.
+    pub async fn next(&mut self) -> Result<v1::ServerFrame> {
+        tokio::time::timeout(FRAME_WITHIN, self.inbox.message())
+            .await
+            .context("the gateway is silent")??
+            .context("the gateway ended the session")
+    }
+
     /// Waits for the answer to a batch: `None` is an ack.
     ///
     /// # Errors
@@ -119,11 +131,7 @@ impl Session {
     /// When the session ends first.
     pub async fn answer(&mut self, sequence: u64) -> Result<Option<v1::Nack>> {
         loop {
-            let frame = tokio::time::timeout(FRAME_WITHIN, self.inbox.message())
-                .await
-                .with_context(|| format!("no answer to batch {sequence} in time"))??
-                .context("the gateway ended the session")?;
-            match frame.frame {
+            match self.next().await.with_context(|| format!("batch {sequence} has no answer"))?.frame {
                 Some(v1::server_frame::Frame::Ack(ack)) if ack.sequences.contains(&sequence) => return Ok(None),
                 Some(v1::server_frame::Frame::Nack(nack)) if nack.sequence == sequence => return Ok(Some(nack)),
                 Some(

@@ -175,9 +175,9 @@ impl Writer {
             tick += 1;
             let count = per_tick.min(pace.lines - self.written);
             if tick.is_multiple_of(3) && count > 1 {
-                self.write_and_begin_one(count - 1)?
+                self.write_and_begin_one(count - 1)?;
             } else {
-                self.write(count)?
+                self.write(count)?;
             }
             if self.written - rotated_at >= pace.rotate_every {
                 rotated_at = self.written;

@@ -11,8 +11,9 @@ use logmesh_tests::api::Api;
 use logmesh_tests::counts::{Row, either};
 use logmesh_tests::faults::IndexFault;
 use logmesh_tests::ledger::Ledger;
-use logmesh_tests::process::{Up, seen_by};
+use logmesh_tests::process::seen_by;
 use logmesh_tests::scene::{Scene, scenario};
+use logmesh_tests::up::Up;
 use logmesh_tests::wait::{Look, holds_for, wait_until};
 use logmesh_tests::writer::{Stamp, Writer};
 
@@ -41,10 +42,7 @@ fn outage() -> Duration {
 
 /// Memory budget, and room for little on the bus, so that its backlog soon reaches back to the files.
 fn small_budget(scene: &Scene) -> Result<std::path::PathBuf> {
-    scene.write(
-        "logmesh.toml",
-        &format!("[up]\nmemory_budget = \"{BUDGET_MIB} MiB\"\n\n[bus]\nbacklog_max = \"4 MiB\"\n"),
-    )
+    scene.write("logmesh.toml", &format!("[up]\nmemory = \"{BUDGET_MIB} MiB\"\n\n[bus]\nbacklog_max = \"4 MiB\"\n"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +177,7 @@ async fn not_ready_because(api: Api, word: &str) -> Result<String> {
 async fn the_smallest_memory_budget_is_slow_and_never_stuck() {
     scenario(async |scene| {
         let least = least_budget(scene).await?;
-        let config = scene.write("logmesh.toml", &format!("[up]\nmemory_budget = \"{least}\"\n"))?;
+        let config = scene.write("logmesh.toml", &format!("[up]\nmemory = \"{least}\"\n"))?;
         let mut ledger = Ledger::default();
         let long = scene.logs().join("long.log");
         let mut bytes = Vec::new();
@@ -204,9 +202,9 @@ async fn the_smallest_memory_budget_is_slow_and_never_stuck() {
 
 /// The refusal of a budget that is too small names the least one.
 async fn least_budget(scene: &Scene) -> Result<String> {
-    let config = scene.write("tiny.toml", "[up]\nmemory_budget = \"1 B\"\n")?;
+    let config = scene.write("tiny.toml", "[up]\nmemory = \"1 B\"\n")?;
     let ended = scene.up("*.log").config(&config).refused().await?;
-    ended.require(2, &["tiny.toml:2:", "up.memory_budget"])?;
+    ended.require(2, &["tiny.toml:2:", "up.memory"])?;
     let words: Vec<&str> = ended.stderr.split_whitespace().collect();
     words
         .windows(2)

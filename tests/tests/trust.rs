@@ -5,21 +5,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use logmesh_proto::v1;
 use logmesh_tests::mesh::{Authority, Pass, Validity};
-use logmesh_tests::process::Up;
 use logmesh_tests::scene::{Scene, scenario};
 use logmesh_tests::session::{Claim, Session, batch};
+use logmesh_tests::up::Up;
 
 /// For one line, and for a log line about a refusal.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The mesh's CA as `up` keeps it, below its data directory.
-const CA_CERTIFICATE: &str = "pki/ca.crt";
+const CA_CERTIFICATE: &str = "mesh/ca.pem";
 
 /// Its key.
-const CA_KEY: &str = "pki/ca.key";
+const CA_KEY: &str = "mesh/ca-key.pem";
 
 /// The name of the mesh that `up` makes.
-const MESH: &str = "logmesh";
+const MESH: &str = "local";
 
 /// A policy that lets only these in; `up`'s own agent is called by the host's name.
 const POLICY: &str = r#"

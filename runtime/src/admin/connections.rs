@@ -99,3 +99,19 @@ impl Pace {
         self.backoff.next(rand::random())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_accept_is_waited_out_ever_longer_up_to_a_second() {
+        let mut pace = Pace::new();
+        let error = io::Error::from_raw_os_error(24);
+        let waits: Vec<Duration> = (0..200).map(|_| pace.failed(&error)).collect();
+        assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(1) && *wait <= Duration::from_secs(1)));
+        assert!(waits.iter().sum::<Duration>() > Duration::from_secs(20));
+        pace.worked();
+        assert!(pace.failed(&error) <= Duration::from_millis(10));
+    }
+}

@@ -44,7 +44,7 @@ pub enum LoggingError {
 /// A bad `LOGMESH_LOG`, or a second call.
 pub fn logging(config: &TelemetryConfig) -> Result<Log, LoggingError> {
     let wanted = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
-    let (filter, handle) = reload::Layer::new(filter(config.log_level, wanted)?);
+    let (filter, handle) = reload::Layer::new(filter(config.log_level, wanted.as_deref())?);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
@@ -67,9 +67,9 @@ impl Log {
     }
 }
 
-fn filter(level: Level, wanted: Option<String>) -> Result<EnvFilter, LoggingError> {
-    let directives = match &wanted {
-        Some(value) => value.clone(),
+fn filter(level: Level, wanted: Option<&str>) -> Result<EnvFilter, LoggingError> {
+    let directives = match wanted {
+        Some(value) => value.to_owned(),
         None => format!("{}{LIBRARIES}", level.directive()),
     };
     EnvFilter::try_new(&directives).map_err(|source| LoggingError::Filter { value: directives, source })
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn the_variable_wins_over_the_level_and_a_bad_one_is_named() {
-        let shown = filter(Level::Info, Some("debug".to_owned())).expect("valid").to_string();
+        let shown = filter(Level::Info, Some("debug")).expect("valid").to_string();
         assert_eq!(shown, "debug");
-        let error = filter(Level::Info, Some("info,=x=".to_owned())).expect_err("no filter");
+        let error = filter(Level::Info, Some("info,=x=")).expect_err("no filter");
         assert!(error.to_string().starts_with("LOGMESH_LOG=\"info,=x=\" is no log filter"));
     }
 

@@ -38,6 +38,9 @@ pub const SECONDS: [f64; 17] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0,
 ];
 
+/// How long a process that forgot [`Telemetry::shutdown`] waits for the collector.
+const DROP_BOUND: Duration = Duration::from_secs(1);
+
 /// The process's metrics. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
@@ -115,10 +118,16 @@ impl Telemetry {
     /// Pushes once more and ends the push, waiting at most `bound` for it. Blocks; call it off the runtime's workers or at
     /// the very end. Returns whether the collector took everything within the bound. Later calls do nothing.
     pub fn shutdown(&self, bound: Duration) -> bool {
-        let push = self.inner.push.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.stop(bound)
+    }
+}
+
+impl Inner {
+    fn stop(&self, bound: Duration) -> bool {
+        let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(push) = push else { return true };
         let (done, is_done) = mpsc::sync_channel(1);
-        let provider = self.inner.provider.clone();
+        let provider = self.provider.clone();
         // The SDK's shutdown has no bound of its own, so it runs where it can be left behind: this one thread is not
         // joined when the bound passes, and ends with the process.
         let waiter = std::thread::Builder::new().name("telemetry-stop".to_owned()).spawn(move || {
@@ -127,6 +136,13 @@ impl Telemetry {
         let delivered = waiter.is_ok() && is_done.recv_timeout(bound).unwrap_or(false);
         push.abandon();
         delivered
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The provider's own drop would wait for the collector.
+        self.stop(DROP_BOUND);
     }
 }
 

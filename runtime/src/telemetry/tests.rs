@@ -1,6 +1,13 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry::KeyValue;
 
 use super::*;
@@ -88,6 +95,54 @@ fn a_collector_that_hangs_delays_neither_recording_nor_the_end() {
     assert!(!stop.join().expect("no panic"), "nothing can have been delivered");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(telemetry.shutdown(bound), "a second shutdown has nothing left to do");
+}
+
+#[test]
+fn a_process_that_forgets_to_shut_down_is_held_up_for_a_bound_only() {
+    let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let telemetry = telemetry(Some(format!("http://{}", collector.local_addr().expect("an address"))));
+    telemetry.meter().u64_counter("logmesh_records").build().add(1, &[]);
+    let begun = Instant::now();
+    drop(telemetry);
+    assert!(begun.elapsed() < 2 * DROP_BOUND, "{:?}", begun.elapsed());
+}
+
+/// A collector in the least: it takes one request over HTTP/2 and answers as gRPC does when all is well.
+async fn collect_one(listener: tokio::net::TcpListener) -> Bytes {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let (seen, mut taken) = tokio::sync::mpsc::channel(1);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let seen = seen.clone();
+        async move {
+            let body = request.into_body().collect().await?.to_bytes();
+            let _ = seen.send(body).await;
+            let status = http::HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "0".parse().expect("a value"))]);
+            let message = Frame::data(Bytes::from_static(&[0; 5]));
+            let frames = stream::iter([Ok::<_, hyper::Error>(message), Ok(Frame::trailers(status))]);
+            let answer = http::Response::builder().header("content-type", "application/grpc");
+            Ok::<_, hyper::Error>(answer.body(StreamBody::new(frames)).expect("a response"))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = connection => panic!("the push hung up"),
+        // The answer leaves with the connection's next turn; the pusher hangs up after it.
+        body = taken.recv() => body.expect("a body"),
+    }
+}
+
+#[test]
+fn the_last_push_reaches_the_collector_with_names_as_opentelemetry_has_them() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let telemetry = telemetry(Some(format!("http://{}", listener.local_addr().expect("an address"))));
+    let collecting = runtime.spawn(collect_one(listener));
+    telemetry.meter().u64_counter("logmesh_agent_records_total").build().add(7, &[]);
+    telemetry.shutdown(Duration::from_secs(5));
+    let body = runtime.block_on(collecting).expect("no panic");
+    let holds = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("logmesh_agent_records") && !holds("logmesh_agent_records_total"));
+    assert!(holds("logmesh_process_resident_memory_bytes") && holds("service.name"));
 }
 
 #[test]

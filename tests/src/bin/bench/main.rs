@@ -1,0 +1,64 @@
+//! The benchmarks: one table of figures, each beside its floor and a limit of this machine measured in the same run.
+//!
+//! `bench [STAGE…]` measures all stages or those named. Rates are of raw log bytes (1 MB = 10^6 bytes), processor time
+//! is of the one process whose stage it is, user and system together.
+
+mod batches;
+mod clock;
+mod corpus;
+mod gateway;
+mod limits;
+mod table;
+mod whole;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::corpus::Corpus;
+use crate::gateway::Pki;
+use crate::limits::Limits;
+
+/// Measures the stages of the pipeline.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Stages to measure: gateway, whole. All by default.
+    stages: Vec<String>,
+    /// Be the gateway of a measurement, with the certificates in this directory.
+    #[arg(long, hide = true, value_name = "DIR")]
+    null_gateway: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.null_gateway {
+        Some(pki) => gateway::serve(pki),
+        None => measure(&arguments.stages),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(stages: &[String]) -> Result<()> {
+    let wanted = |stage: &str| stages.is_empty() || stages.iter().any(|name| name == stage);
+    let corpus = Corpus::write()?;
+    println!("{} MiB of combined access lines, {} lines\n", corpus.bytes >> 20, corpus.lines);
+    table::print_head();
+    let limits = Limits::measure(&corpus)?;
+    let pki = Pki::make(&corpus.scratch("pki")?)?;
+    if wanted("gateway") {
+        gateway::measure(&corpus, &pki, limits.scan)?;
+    }
+    if wanted("whole") {
+        whole::measure(&corpus)?;
+    }
+    Ok(())
+}
