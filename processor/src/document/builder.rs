@@ -117,7 +117,7 @@ impl Builder {
         self.days.tenant(&envelope.tenant);
         self.ends.clear();
         let bytes: usize = records.bodies().len();
-        let mut block = Vec::with_capacity(bytes / 1024 * self.ratio + records.len() * 512 + 4096);
+        let mut block = Vec::with_capacity(self.expected(bytes));
         let mut tally = Tally { bytes: bytes as u64, ..Tally::default() };
         let first = out.len();
         out.reserve(records.len());
@@ -128,7 +128,9 @@ impl Builder {
         }
         tally.document_bytes = block.len() as u64;
         self.ratio = (block.len() / (bytes / 1024 + 1)).clamp(1024, 64 * 1024);
-        block.shrink_to_fit();
+        if block.len() < block.capacity() / 2 {
+            block.shrink_to_fit();
+        }
         let block = Bytes::from(block);
         let mut start = 0;
         for (document, end) in out[first..].iter_mut().zip(&self.ends) {
@@ -136,6 +138,12 @@ impl Builder {
             start = *end;
         }
         tally
+    }
+
+    /// Room for the documents of so many bytes of records, by the last batch and an eighth more. A block of the right
+    /// size from the start is never moved, and malloc hands out the same pages again.
+    fn expected(&self, bytes: usize) -> usize {
+        (bytes / 1024 + 1) * (self.ratio + self.ratio / 8) + 4096
     }
 
     fn document(

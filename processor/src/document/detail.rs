@@ -127,7 +127,8 @@ fn url(out: &mut Vec<u8>, target: &[u8]) {
 fn is_address(client: &[u8]) -> bool {
     /// Longest textual IPv6 address.
     const LENGTH_MAX: usize = 45;
-    let likely = client.len() <= LENGTH_MAX && client.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'));
+    let likely =
+        client.len() <= LENGTH_MAX && client.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'));
     likely && std::str::from_utf8(client).is_ok_and(|client| client.parse::<IpAddr>().is_ok())
 }
 

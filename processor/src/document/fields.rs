@@ -70,7 +70,11 @@ impl<'o> Fields<'o> {
 
     /// A field with what stands in JSON or logfmt.
     pub(super) fn member(&mut self, key: &[u8], value: Value<'_>) {
-        let key = if value.kind == Kind::Bare || value.kind == Kind::Backslashed { Text::Plain(key) } else { Text::Json(key) };
+        let key = if value.kind == Kind::Bare || value.kind == Kind::Backslashed {
+            Text::Plain(key)
+        } else {
+            Text::Json(key)
+        };
         self.value(key, |fields| fields.json(value));
     }
 
@@ -129,9 +133,8 @@ impl<'o> Fields<'o> {
     }
 
     fn is_known(&self, key: Key) -> bool {
-        let same = |known: &Key| {
-            known.hash == key.hash && self.out[known.start..known.end] == self.out[key.start..key.end]
-        };
+        let same =
+            |known: &Key| known.hash == key.hash && self.out[known.start..known.end] == self.out[key.start..key.end];
         self.keys[self.scope..].iter().any(same)
     }
 
@@ -147,17 +150,33 @@ impl<'o> Fields<'o> {
             Kind::Literal => self.out.extend_from_slice(value.text),
             Kind::Number if is_modest(value.text) => self.out.extend_from_slice(value.text),
             Kind::Number => self.string(Text::Plain(value.text)),
-            Kind::Object => self.nest(b'{', b'}', |fields| fields.members(value.text)),
-            Kind::Array => self.nest(b'[', b']', |fields| fields.elements(value.text)),
+            Kind::Object | Kind::Array => self.container(&mut Scan::new(value.text)),
+        }
+    }
+
+    /// Copies the value that comes next in `scan`, in one pass however deep it is. Once the bound on the number of
+    /// fields is reached nothing more is read, and what is open is closed.
+    fn next(&mut self, scan: &mut Scan<'_>) {
+        if matches!(scan.peek(), Some(b'{' | b'[')) {
+            self.container(scan);
+        } else if let Some(value) = scan.value() {
+            self.json(value);
+        }
+    }
+
+    fn container(&mut self, scan: &mut Scan<'_>) {
+        if self.depth == DEPTH_MAX {
+            self.changes.truncated = true;
+            self.out.extend_from_slice(b"null");
+            scan.value();
+        } else if scan.peek() == Some(b'{') {
+            self.nest(b'{', b'}', |fields| fields.members(scan));
+        } else {
+            self.nest(b'[', b']', |fields| fields.elements(scan));
         }
     }
 
     fn nest(&mut self, open: u8, close: u8, write: impl FnOnce(&mut Self)) {
-        if self.depth == DEPTH_MAX {
-            self.changes.truncated = true;
-            self.out.extend_from_slice(b"null");
-            return;
-        }
         let scope = std::mem::replace(&mut self.scope, self.keys.len());
         self.depth += 1;
         self.out.push(open);
@@ -168,34 +187,27 @@ impl<'o> Fields<'o> {
         self.scope = scope;
     }
 
-    fn members(&mut self, object: &[u8]) {
-        let mut scan = Scan::new(object);
-        if scan.open().is_none() {
-            return;
-        }
-        while let Some(Some((key, value))) = scan.member() {
+    fn members(&mut self, scan: &mut Scan<'_>) {
+        scan.open();
+        while self.number <= NUMBER_MAX {
+            let Some(Some(key)) = scan.key() else {
+                return;
+            };
             if self.key(Text::Json(key)) {
-                self.json(value);
-            } else if self.number > NUMBER_MAX {
+                self.next(scan);
+            } else if scan.value().is_none() {
                 return;
             }
         }
     }
 
-    fn elements(&mut self, array: &[u8]) {
-        let mut scan = Scan::new(array);
-        if scan.open().is_none() {
-            return;
-        }
-        let mut first = true;
-        while let Some(Some(value)) = scan.element() {
-            if !self.admit() {
-                return;
-            }
-            if !std::mem::take(&mut first) {
-                self.out.push(b',');
-            }
-            self.json(value);
+    fn elements(&mut self, scan: &mut Scan<'_>) {
+        scan.open();
+        let mut separator: &[u8] = b"";
+        while self.number <= NUMBER_MAX && scan.element() == Some(true) && self.admit() {
+            self.out.extend_from_slice(separator);
+            separator = b",";
+            self.next(scan);
         }
     }
 }

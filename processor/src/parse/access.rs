@@ -48,7 +48,8 @@ pub(super) fn parse(line: &[u8]) -> Option<Parsed<'_>> {
     if !cursor.eat(b' ') {
         return None;
     }
-    let status = decimal(cursor.digits(3)?).and_then(|status| u16::try_from(status).ok()).filter(|status| *status >= 100)?;
+    let status =
+        decimal(cursor.digits(3)?).and_then(|status| u16::try_from(status).ok()).filter(|status| *status >= 100)?;
     if !cursor.eat(b' ') {
         return None;
     }
@@ -76,7 +77,8 @@ fn user<'a>(cursor: &mut Cursor<'a>) -> Option<Option<&'a [u8]>> {
 
 fn request(line: &[u8]) -> Option<Request<'_>> {
     let mut cursor = Cursor::new(line);
-    let method = cursor.token().filter(|method| method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-'))?;
+    let method =
+        cursor.token().filter(|method| method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-'))?;
     let target = cursor.rest();
     let space = memchr::memrchr(b' ', target)?;
     let version = target[space + 1..].strip_prefix(b"HTTP/").filter(|version| version.len() <= 3)?;

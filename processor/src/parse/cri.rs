@@ -42,7 +42,8 @@ pub(super) fn parse<'a>(input: &mut Input<'a, '_>) -> Option<Parsed<'a>> {
     let parsed = if partial || message.is_empty() {
         Parsed::new(Format::Cri)
     } else {
-        let mut inner = Input { line: message, observed_unix_nano: input.observed_unix_nano, scratch: &mut *input.scratch };
+        let mut inner =
+            Input { line: message, observed_unix_nano: input.observed_unix_nano, scratch: &mut *input.scratch };
         auto_inner(&mut inner)
     };
     Some(Parsed {

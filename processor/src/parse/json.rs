@@ -83,6 +83,15 @@ impl<'a> Scan<'a> {
 
     /// The next member of the object that was entered, or `Some(None)` at its end.
     pub(crate) fn member(&mut self) -> Option<Option<(&'a [u8], Value<'a>)>> {
+        match self.key()? {
+            Some(key) => Some(Some((key, self.value()?))),
+            None => Some(None),
+        }
+    }
+
+    /// The next key of the object that was entered, or `Some(None)` at its end, which is passed. The value comes next:
+    /// [`Self::value`] passes it, [`Self::open`] enters it.
+    pub(crate) fn key(&mut self) -> Option<Option<&'a [u8]>> {
         if self.ends(b'}')? {
             return Some(None);
         }
@@ -90,15 +99,17 @@ impl<'a> Scan<'a> {
         self.blanks();
         self.byte(b':')?;
         self.blanks();
-        Some(Some((key, self.value()?)))
+        Some(Some(key))
     }
 
-    /// The next element of the array that was entered, or `Some(None)` at its end.
-    pub(crate) fn element(&mut self) -> Option<Option<Value<'a>>> {
-        if self.ends(b']')? {
-            return Some(None);
-        }
-        Some(Some(self.value()?))
+    /// Whether another element of the array that was entered comes next; its end is passed.
+    pub(crate) fn element(&mut self) -> Option<bool> {
+        Some(!self.ends(b']')?)
+    }
+
+    /// What the value that comes next begins with.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
     }
 
     /// Only blanks are left.
@@ -113,6 +124,7 @@ impl<'a> Scan<'a> {
         let byte = *self.text.get(self.at)?;
         if byte == bracket {
             self.at += 1;
+            self.first = false;
             return Some(true);
         }
         if !self.first {
@@ -133,7 +145,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn value(&mut self) -> Option<Value<'a>> {
+    /// Passes the value that comes next, with all that is in it.
+    pub(crate) fn value(&mut self) -> Option<Value<'a>> {
         let start = self.at;
         let kind = match *self.text.get(self.at)? {
             b'"' => return Some(Value { kind: Kind::String, text: self.string()? }),
@@ -197,7 +210,6 @@ impl<'a> Scan<'a> {
                     }
                     break;
                 }
-                self.first = false;
                 objects >>= 1;
                 depth -= 1;
                 if depth == 0 {

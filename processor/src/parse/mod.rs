@@ -164,9 +164,14 @@ pub(crate) enum Detail<'a> {
     Access(Access<'a>),
     Syslog(Syslog<'a>),
     /// Members stand in the scratch list, as places in `base`.
-    Members { base: &'a [u8] },
+    Members {
+        base: &'a [u8],
+    },
     /// A word before the time, and a request id in brackets after the logger.
-    Text { prefix: Option<&'a [u8]>, request: Option<&'a [u8]> },
+    Text {
+        prefix: Option<&'a [u8]>,
+        request: Option<&'a [u8]>,
+    },
 }
 
 impl<'a> Parsed<'a> {

@@ -151,12 +151,7 @@ pub(super) fn rfc5424(line: &[u8]) -> Option<Parsed<'_>> {
         host: host.map(Text::Plain),
         process: process.map(Text::Plain),
         pid,
-        detail: Detail::Syslog(Syslog {
-            priority,
-            process_id: process_id.filter(|_| pid.is_none()),
-            message_id,
-            data,
-        }),
+        detail: Detail::Syslog(Syslog { priority, process_id: process_id.filter(|_| pid.is_none()), message_id, data }),
         ..Parsed::new(Format::Syslog5424)
     })
 }

@@ -139,7 +139,10 @@ fn levelled<'a>(mut parsed: Parsed<'a>, mut cursor: Cursor<'a>) -> Option<Parsed
             parsed.logger = Some(Text::Plain(name));
             cursor = ahead;
         }
-        if !matches!(cursor.peek(), Some(b' ' | b'\t' | b':' | b'|' | b'[')) && !cursor.is_empty() && parsed.logger.is_none() {
+        if !matches!(cursor.peek(), Some(b' ' | b'\t' | b':' | b'|' | b'['))
+            && !cursor.is_empty()
+            && parsed.logger.is_none()
+        {
             return None;
         }
     }
@@ -188,7 +191,8 @@ fn spring<'a>(parsed: &mut Parsed<'a>, cursor: &mut Cursor<'a>) {
 /// or `::` in it. Tells whether there was one.
 fn logger<'a>(parsed: &mut Parsed<'a>, cursor: &mut Cursor<'a>) -> bool {
     let rest = cursor.rest();
-    let end = rest.iter().take(NAME_MAX).position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(rest.len().min(NAME_MAX));
+    let end =
+        rest.iter().take(NAME_MAX).position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(rest.len().min(NAME_MAX));
     let word = &rest[..end];
     let (name, colon) = match word.strip_suffix(b":") {
         Some(name) => (name, true),
@@ -232,7 +236,8 @@ fn bare_level(cursor: &mut Cursor<'_>) -> Option<Level> {
     let end = rest.iter().take(14).take_while(|byte| byte.is_ascii_alphabetic()).count();
     let (word, after) = (&rest[..end], rest.get(end));
     let level = Level::from_word(word)?;
-    let capitals = word.iter().all(u8::is_ascii_uppercase) && !matches!(word, b"NOTE" | b"FINE" | b"ALERT" | b"VERBOSE");
+    let capitals =
+        word.iter().all(u8::is_ascii_uppercase) && !matches!(word, b"NOTE" | b"FINE" | b"ALERT" | b"VERBOSE");
     let ends = match after {
         Some(b':' | b'\t') => true,
         None | Some(b' ' | b'|' | b']') => capitals,

@@ -62,7 +62,10 @@ const LAST: usize = usize::MAX;
 fn apache_error_log() {
     let documents = documents("apache.log");
     check_counts(&documents, &[("apache_error", "error", 595), ("apache_error", "info", 1405)]);
-    check_times(&documents, &[(0, "2005-12-04T04:47:44.000Z"), (2, "2005-12-04T04:51:08.000Z"), (LAST, "2005-12-05T19:15:57.000Z")]);
+    check_times(
+        &documents,
+        &[(0, "2005-12-04T04:47:44.000Z"), (2, "2005-12-04T04:51:08.000Z"), (LAST, "2005-12-05T19:15:57.000Z")],
+    );
     assert_eq!(documents[1]["message"], "mod_jk child workerEnv in error state 6");
 }
 
@@ -92,7 +95,10 @@ fn apache_access_log() {
 #[test]
 fn hadoop_log() {
     let documents = documents("hadoop.log");
-    check_counts(&documents, &[("text", "error", 150), ("text", "fatal", 2), ("text", "info", 1040), ("text", "warn", 808)]);
+    check_counts(
+        &documents,
+        &[("text", "error", 150), ("text", "fatal", 2), ("text", "info", 1040), ("text", "warn", 808)],
+    );
     check_times(&documents, &[(0, "2015-10-18T18:01:47.978Z"), (LAST, "2015-10-18T18:10:55.202Z")]);
     assert_eq!(documents[0]["log"]["logger"], "org.apache.hadoop.mapreduce.v2.app.MRAppMaster");
     assert_eq!(documents[0]["process"]["thread"]["name"], "main");
@@ -124,7 +130,10 @@ fn linux_log() {
 fn nginx_json_log() {
     let documents = documents("nginx_json.log");
     check_counts(&documents, &[("json", "-", 500)]);
-    check_times(&documents, &[(0, "2015-10-30T23:58:19.322Z"), (1, "2015-10-30T23:58:24.427Z"), (LAST, "2015-10-31T00:40:53.399Z")]);
+    check_times(
+        &documents,
+        &[(0, "2015-10-30T23:58:19.322Z"), (1, "2015-10-30T23:58:24.427Z"), (LAST, "2015-10-31T00:40:53.399Z")],
+    );
     for body in &documents {
         let mut line: Value = serde_json::from_slice(&original(body)).unwrap();
         let line = line.as_object_mut().unwrap();
@@ -170,6 +179,9 @@ fn zookeeper_log() {
     let documents = documents("zookeeper.log");
     check_counts(&documents, &[("text", "error", 13), ("text", "info", 669), ("text", "warn", 1318)]);
     check_times(&documents, &[(0, "2015-07-29T17:41:44.747Z"), (LAST, "2015-08-10T18:12:34.004Z")]);
-    assert_eq!(documents[0]["process"]["thread"]["name"], "QuorumPeer[myid=1]/0:0:0:0:0:0:0:0:2181:FastLeaderElection@774");
+    assert_eq!(
+        documents[0]["process"]["thread"]["name"],
+        "QuorumPeer[myid=1]/0:0:0:0:0:0:0:0:2181:FastLeaderElection@774"
+    );
     assert_eq!(documents[0]["message"], "Notification time out: 3200");
 }
