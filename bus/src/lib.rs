@@ -1,1 +1,21 @@
-//! 
+//! The durable log between gateway and processor: one trait, and the forms behind it.
+//!
+//! What lives here: [`Bus`] and [`Consumer`], the words they speak in ([`Record`], [`Position`], [`Event`], ...), and
+//! `local`, the form for one machine. What does not: what a record means (the envelope belongs to `logmesh-proto`),
+//! and who may write where (that is the gateway's policy).
+//!
+//! The trait is shaped for Kafka as much as for the journal: partitions by key, groups, a contiguous commit, lag, and
+//! assignment that can be taken away. A caller written against it must not be able to tell which form it got, other
+//! than by its speed; `contract` (feature `contract`) holds the suite that every form passes.
+
+mod bus;
+mod consumer;
+mod delivery;
+mod error;
+mod record;
+
+pub use bus::{Bus, Condition};
+pub use consumer::{Assignment, Consumer, Delivered, Event, PartitionLag, Subscription};
+pub use delivery::{Delivery, DeliverySender};
+pub use error::{AppendError, BusError, Scope};
+pub use record::{Position, Record, TopicPartition, is_topic_name};

@@ -1,0 +1,214 @@
+//! How the process is: a set of named conditions, each with its reason.
+//!
+//! Owns the states and the one log line per change; does not own who sets them or what an answer looks like on the wire
+//! (that is [`crate::admin`]). Invariants: a process is ready when no condition is *starting* or *failing*; a condition
+//! exists from the moment somebody asked for it, so a part that never came up is seen; a name is one condition, however
+//! often it is asked for, so names that have several owners carry the owner in the name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// All conditions of one process. Cheap to clone; all clones are the same set.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    conditions: Arc<Mutex<BTreeMap<&'static str, Arc<Cell>>>>,
+}
+
+/// One named condition: the handle with which its owner says how it is. It begins as *starting*. Dropping the handle
+/// leaves the condition as it was last set.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    cell: Arc<Cell>,
+}
+
+/// The degrees of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not up yet: not ready.
+    Starting,
+    /// Nothing to say.
+    Ok,
+    /// Works, but a person should know: ready.
+    Warning,
+    /// Does not work: not ready.
+    Failing,
+}
+
+/// The answer to "are you ready?", with every reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Readiness {
+    /// Whether work should be sent here.
+    pub ready: bool,
+    /// All conditions that are not *ok*, by name.
+    pub reasons: Vec<Reason>,
+}
+
+/// One condition that is not *ok*.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reason {
+    /// The condition's name.
+    pub condition: &'static str,
+    /// Its degree.
+    pub state: State,
+    /// Why, in words.
+    pub reason: String,
+    /// Since when it has been in this degree, in milliseconds since 1970 (UTC).
+    pub since_unix_ms: u64,
+}
+
+#[derive(Debug)]
+struct Cell {
+    name: &'static str,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    state: State,
+    reason: String,
+    since: SystemTime,
+}
+
+impl Health {
+    /// A process without conditions: ready.
+    pub fn new() -> Health {
+        Health::default()
+    }
+
+    /// The condition of that name, made as *starting* if it is new.
+    pub fn condition(&self, name: &'static str) -> Condition {
+        let starting = || {
+            let now = Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now() };
+            Arc::new(Cell { name, now: Mutex::new(now) })
+        };
+        Condition { cell: Arc::clone(lock(&self.conditions).entry(name).or_insert_with(starting)) }
+    }
+
+    /// What stands between this process and being ready, and what merely should be known.
+    pub fn readiness(&self) -> Readiness {
+        let reasons: Vec<Reason> = lock(&self.conditions).values().filter_map(|cell| cell.reason()).collect();
+        let ready = reasons.iter().all(|reason| reason.state == State::Warning);
+        Readiness { ready, reasons }
+    }
+}
+
+impl Condition {
+    /// It does not work, for this reason: the process is not ready. Setting the same reason again costs a comparison.
+    pub fn set(&self, reason: impl AsRef<str> + Into<String>) {
+        if self.enter(State::Failing, reason) {
+            let now = lock(&self.cell.now);
+            tracing::warn!(condition = self.cell.name, reason = now.reason, "not ready");
+        }
+    }
+
+    /// It works, but this should be known: shown, and still ready.
+    pub fn warn(&self, reason: impl AsRef<str> + Into<String>) {
+        if self.enter(State::Warning, reason) {
+            let now = lock(&self.cell.now);
+            tracing::warn!(condition = self.cell.name, reason = now.reason, "degraded");
+        }
+    }
+
+    /// All is well.
+    pub fn clear(&self) {
+        let before = lock(&self.cell.now).state;
+        if self.enter(State::Ok, "") && before != State::Starting {
+            tracing::info!(condition = self.cell.name, "recovered");
+        }
+    }
+
+    /// The degree it is in.
+    pub fn state(&self) -> State {
+        lock(&self.cell.now).state
+    }
+
+    /// Whether anything changed. `since` moves only with the degree: a failure that changes its words is one failure.
+    fn enter(&self, state: State, reason: impl AsRef<str> + Into<String>) -> bool {
+        let mut now = lock(&self.cell.now);
+        if now.state == state && now.reason == reason.as_ref() {
+            return false;
+        }
+        if now.state != state {
+            now.since = SystemTime::now();
+        }
+        now.state = state;
+        now.reason = reason.into();
+        true
+    }
+}
+
+impl Cell {
+    fn reason(&self) -> Option<Reason> {
+        let now = lock(&self.now);
+        if now.state == State::Ok {
+            return None;
+        }
+        let since = now.since.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Some(Reason {
+            condition: self.name,
+            state: now.state,
+            reason: now.reason.clone(),
+            since_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// A panic elsewhere cannot leave a half-written state behind these locks, so a poisoned one is as good as a sound one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_holds_readiness_back_until_it_was_cleared_once() {
+        let health = Health::new();
+        assert!(health.readiness().ready);
+        let bus = health.condition("bus");
+        let readiness = health.readiness();
+        assert!(!readiness.ready);
+        assert_eq!((readiness.reasons[0].condition, readiness.reasons[0].state), ("bus", State::Starting));
+        bus.clear();
+        assert_eq!(health.readiness(), Readiness { ready: true, reasons: vec![] });
+    }
+
+    #[test]
+    fn every_reason_is_listed_and_a_warning_alone_does_not_hold_back() {
+        let health = Health::new();
+        let (disk, watch, index) = (health.condition("disk"), health.condition("watch"), health.condition("index"));
+        disk.set("no space on /data");
+        watch.warn("inotify exhausted; polling");
+        index.clear();
+        let readiness = health.readiness();
+        assert!(!readiness.ready);
+        let named: Vec<_> = readiness.reasons.iter().map(|reason| (reason.condition, reason.reason.as_str())).collect();
+        assert_eq!(named, [("disk", "no space on /data"), ("watch", "inotify exhausted; polling")]);
+        disk.clear();
+        assert!(health.readiness().ready);
+        assert_eq!(health.readiness().reasons.len(), 1);
+    }
+
+    #[test]
+    fn only_a_new_degree_moves_since_and_only_a_new_reason_is_a_change() {
+        let condition = Health::new().condition("bus");
+        assert!(condition.enter(State::Failing, "refused"));
+        let since = lock(&condition.cell.now).since;
+        assert!(!condition.enter(State::Failing, "refused"));
+        assert!(condition.enter(State::Failing, "timed out"));
+        assert_eq!(lock(&condition.cell.now).since, since);
+    }
+
+    #[test]
+    fn one_name_is_one_condition() {
+        let health = Health::new();
+        health.condition("tls").set("expired");
+        health.condition("tls").clear();
+        assert!(health.readiness().ready);
+    }
+}
