@@ -154,7 +154,6 @@ pub(crate) struct Material {
     agents: Arc<dyn ClientCertVerifier>,
     gateways: Arc<WebPkiServerVerifier>,
     tickets: Arc<dyn ProducesTickets>,
-    resumption: Resumption,
     mesh: Arc<str>,
 }
 
@@ -193,7 +192,6 @@ impl Material {
             agents,
             gateways,
             tickets: ring::Ticketer::new()?,
-            resumption: Resumption::in_memory_sessions(64),
         })
     }
 
@@ -212,16 +210,17 @@ impl Material {
         Ok(config)
     }
 
-    /// A client configuration whose verifier leaves its findings in `observed`.
-    pub(crate) fn client(&self, observed: Arc<Observed>) -> Result<ClientConfig, rustls::Error> {
-        let verifier = GatewayVerifier { chain: Arc::clone(&self.gateways), mesh: Arc::clone(&self.mesh), observed };
+    /// A client configuration. There is one for all connections, since rustls resumes a session only under the verifier
+    /// that it began with.
+    pub(crate) fn client(&self) -> Result<ClientConfig, rustls::Error> {
+        let verifier = GatewayVerifier { chain: Arc::clone(&self.gateways), mesh: Arc::clone(&self.mesh) };
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::clone(&self.key) as _);
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
-        config.resumption = self.resumption.clone();
+        config.resumption = Resumption::in_memory_sessions(64);
         Ok(config)
     }
 

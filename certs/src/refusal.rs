@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::sync::OnceLock;
 
-use rustls::{CertificateError, Error as RustlsError};
+use rustls::{CertificateError, Error as RustlsError, OtherError};
 
 use crate::identity::IdentityError;
 
@@ -102,11 +102,18 @@ impl Observed {
 }
 
 impl Refusal {
-    /// Classifies the error of a handshake. `observed` comes from the configuration that the handshake ran with.
-    pub fn of(error: &io::Error, observed: &Observed) -> Self {
-        if let Some(refusal) = observed.refusal() {
-            return refusal.clone();
-        }
+    /// Classifies the error of a handshake that a gateway ran. `observed` comes with the configuration of that handshake.
+    pub fn of_agent(error: &io::Error, observed: &Observed) -> Self {
+        observed.refusal().cloned().unwrap_or_else(|| Self::of(error))
+    }
+
+    /// Classifies the error of a handshake that an agent ran (or of the first read after it: with TLS 1.3 a client learns
+    /// only then that it was refused).
+    pub fn of_gateway(error: &io::Error) -> Self {
+        Self::of(error)
+    }
+
+    fn of(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
             Some(tls) => Self::of_tls(tls),
             None => {
@@ -158,6 +165,11 @@ impl Refusal {
         }
         if matches!(error, RustlsError::NoApplicationProtocol) {
             return Self::no_http2();
+        }
+        if let RustlsError::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error
+            && let Some(refusal) = inner.downcast_ref::<Self>()
+        {
+            return refusal.clone();
         }
         if matches!(error, RustlsError::InvalidCertificate(_)) {
             let reason = certificate_reason(error);

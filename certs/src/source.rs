@@ -93,17 +93,10 @@ impl TlsSource {
         (config.map_or_else(|_| Arc::clone(&loaded.server), Arc::new), observed)
     }
 
-    /// A configuration for connecting to gateways. Sessions are resumed until the next reload.
+    /// A configuration for connecting to gateways. Sessions are resumed until the next reload. Where the handshake fails,
+    /// [`Refusal::of_gateway`](crate::Refusal::of_gateway) says which check it was.
     pub fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.current.load().client)
-    }
-
-    /// As [`TlsSource::client`], for one connection: where the handshake fails, [`Observed`] knows which check it was.
-    pub fn client_observed(&self) -> (Arc<ClientConfig>, Arc<Observed>) {
-        let observed = Arc::new(Observed::default());
-        let loaded = self.current.load();
-        let config = loaded.material.client(Arc::clone(&observed));
-        (config.map_or_else(|_| Arc::clone(&loaded.client), Arc::new), observed)
     }
 
     /// The identity of a client after its handshake, whose certificate is held against the current dates and CRL once
@@ -143,7 +136,7 @@ impl Loaded {
     fn new(files: &TlsFiles, now: SystemTime, previous: Option<&Material>, generation: u64) -> Result<Self, TlsError> {
         let material = Material::load(files, now, previous)?;
         let server = Arc::new(material.server(Arc::default())?);
-        let client = Arc::new(material.client(Arc::default())?);
+        let client = Arc::new(material.client()?);
         Ok(Self { material, server, client, generation })
     }
 }

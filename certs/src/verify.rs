@@ -10,7 +10,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
 use crate::identity::{Identity, IdentityError, Role, describe_names};
 use crate::refusal::{Observed, Refusal};
@@ -28,7 +28,6 @@ pub(crate) struct AgentVerifier {
 pub(crate) struct GatewayVerifier {
     pub(crate) chain: Arc<WebPkiServerVerifier>,
     pub(crate) mesh: Arc<str>,
-    pub(crate) observed: Arc<Observed>,
 }
 
 impl ClientCertVerifier for AgentVerifier {
@@ -87,10 +86,10 @@ impl ServerCertVerifier for GatewayVerifier {
         let verified = self
             .chain
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| note_chain(&self.observed, error, end_entity))?;
+            .map_err(|error| telling(Refusal::of_certificate(&error, &describe_names(end_entity))))?;
         let identity = Identity::from_certificate(end_entity)
             .and_then(|found| found.require_role(Role::Gateway)?.require_mesh(&self.mesh));
-        identity.map_err(|error| note_identity(&self.observed, &error))?;
+        identity.map_err(|error| telling(Refusal::of_identity(&error)))?;
         Ok(verified)
     }
 
@@ -115,6 +114,11 @@ impl ServerCertVerifier for GatewayVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
+}
+
+/// An error that carries the whole story to whoever connects; the gateway sees the alert `certificate_unknown`.
+fn telling(refusal: Refusal) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
 
 /// Keeps the error as it is, since the alert that the peer sees is made from it.
