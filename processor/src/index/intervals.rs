@@ -206,7 +206,7 @@ mod tests {
             }
             let mut bytes = Vec::new();
             all.encode(&mut bytes);
-            prop_assert_eq!(Intervals::decode(&mut bytes.as_slice()).as_ref(), Ok(&all));
+            prop_assert_eq!(&Intervals::decode(&mut bytes.as_slice()), &Ok(all));
             let cut = cut.index(bytes.len());
             prop_assert!(Intervals::decode(&mut &bytes[..cut]).is_err());
         }

@@ -109,8 +109,17 @@ pub(crate) struct Day {
     fields: Fields,
     committed: Committed,
     pending: Pending,
+    freshness: Freshness,
+}
+
+/// How what is in memory stands to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freshness {
+    Fresh,
     /// The reader may be behind the last commit.
-    stale: bool,
+    Reload,
+    /// An error left open what was committed.
+    Rebuild,
 }
 
 impl Day {
@@ -137,11 +146,7 @@ impl Day {
             .try_into()?;
         let directory = directory.to_owned();
         let pending = Pending::default();
-        Ok(Self { directory, index, reader, writer: None, fields, committed, pending, stale: false })
-    }
-
-    pub(crate) fn fields(&self) -> Fields {
-        self.fields
+        Ok(Self { directory, index, reader, writer: None, fields, committed, pending, freshness: Freshness::Fresh })
     }
 
     /// State as of the last commit.
@@ -154,13 +159,17 @@ impl Day {
         self.reader.searcher()
     }
 
-    /// Whether commits may not be searchable yet; tries again to make them so.
+    /// Makes what was committed searchable, if an error prevented that before. Cheap when there is nothing to do.
     pub(crate) fn refresh(&mut self) -> Result<(), DayError> {
-        if self.stale {
-            self.reader.reload()?;
-            self.stale = false;
+        match self.freshness {
+            Freshness::Fresh => Ok(()),
+            Freshness::Reload => {
+                self.reader.reload()?;
+                self.freshness = Freshness::Fresh;
+                Ok(())
+            }
+            Freshness::Rebuild => self.rebuild(),
         }
-        Ok(())
     }
 
     /// Whether the searchable, committed document with this id is here.
@@ -183,10 +192,6 @@ impl Day {
             }
         }
         Ok(false)
-    }
-
-    pub(crate) fn has_writer(&self) -> bool {
-        self.writer.is_some()
     }
 
     /// Whether anything waits for a commit.
@@ -272,13 +277,14 @@ impl Day {
         prepared.commit()?;
         self.committed = next;
         self.pending = Pending::default();
-        self.stale = true;
+        self.freshness = Freshness::Reload;
         self.refresh()
     }
 
     /// Forgets what was not committed, and reads the state again from the directory. The writer is closed.
     pub(crate) fn rebuild(&mut self) -> Result<(), DayError> {
         self.close_writer();
+        self.freshness = Freshness::Rebuild;
         *self = Self::open(&self.directory)?;
         Ok(())
     }

@@ -52,6 +52,12 @@ pub(crate) struct Fields {
     pub(crate) body: Field,
 }
 
+/// The fields; the same for every day.
+pub(crate) fn schema_fields() -> Fields {
+    static FIELDS: std::sync::LazyLock<Fields> = std::sync::LazyLock::new(|| schema().1);
+    *FIELDS
+}
+
 /// Name of the column of times.
 pub(crate) const TIMESTAMP: &str = "@timestamp";
 /// Name of the column of sequence numbers.
@@ -64,7 +70,7 @@ pub(crate) fn schema() -> (Schema, Fields) {
         TextFieldIndexing::default().set_tokenizer(tokenizer).set_index_option(record).set_fieldnorms(false)
     };
     let keyword =
-        || TextOptions::default().set_indexing_options(terms(KEYWORD, IndexRecordOption::Basic)).set_fast(None);
+        || TextOptions::default().set_indexing_options(terms(KEYWORD, IndexRecordOption::Basic)).set_fast("raw");
     let words = || {
         TextOptions::default().set_indexing_options(terms(WORDS, IndexRecordOption::WithFreqsAndPositions))
     };
