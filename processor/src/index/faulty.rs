@@ -128,7 +128,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn calls_follow_the_plan_of_the_moment() {
         let (index, plan) = Faulty::new(Good);
         let index = Arc::new(index);
@@ -136,14 +136,14 @@ mod tests {
         assert_eq!(write().await, [Outcome::Created]);
         plan.set(FaultPlan::Fail);
         assert!(matches!(write().await[0], Outcome::Retry { .. }));
-        plan.set(FaultPlan::Delay(Duration::from_secs(3)));
-        let began = tokio::time::Instant::now();
+        plan.set(FaultPlan::Delay(Duration::from_millis(30)));
+        let began = std::time::Instant::now();
         assert_eq!(write().await, [Outcome::Created]);
-        assert_eq!(began.elapsed(), Duration::from_secs(3));
+        assert!(began.elapsed() >= Duration::from_millis(30));
         plan.set(FaultPlan::Hold);
         let held = write();
         tokio::pin!(held);
-        assert!(tokio::time::timeout(Duration::from_secs(60), &mut held).await.is_err());
+        assert!(futures_util::poll!(&mut held).is_pending());
         plan.set(FaultPlan::None);
         assert_eq!(held.await, [Outcome::Created]);
     }
