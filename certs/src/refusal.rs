@@ -140,7 +140,8 @@ impl Refusal {
         Self { reason, text: format!("{} (certificate for {names})", explanation(reason, error)) }
     }
 
-    pub(crate) fn of_identity(error: &IdentityError) -> Self {
+    /// A peer whose certificate was verified but names nobody who may come in.
+    pub fn of_identity(error: &IdentityError) -> Self {
         let reason = match error {
             IdentityError::NoCertificate => Reason::NoCertificate,
             IdentityError::Undecodable(_) => Reason::Undecodable,

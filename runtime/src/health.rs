@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -60,6 +60,16 @@ pub struct Reason {
     pub since_unix_ms: u64,
 }
 
+/// How often new words about an unchanged degree are logged.
+const WORDS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a log line says.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    before: State,
+    reason: String,
+}
+
 #[derive(Debug)]
 struct Cell {
     name: &'static str,
@@ -71,6 +81,8 @@ struct Now {
     state: State,
     reason: String,
     since: SystemTime,
+    /// When a line was last written about it.
+    logged: Option<Instant>,
 }
 
 impl Health {
@@ -82,7 +94,7 @@ impl Health {
     /// The condition of that name, made as *starting* if it is new.
     pub fn condition(&self, name: &'static str) -> Condition {
         let starting = || {
-            let now = Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now() };
+            let now = Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now(), logged: None };
             Arc::new(Cell { name, now: Mutex::new(now) })
         };
         Condition { cell: Arc::clone(lock(&self.conditions).entry(name).or_insert_with(starting)) }
@@ -99,24 +111,21 @@ impl Health {
 impl Condition {
     /// It does not work, for this reason: the process is not ready. Setting the same reason again costs a comparison.
     pub fn set(&self, reason: impl AsRef<str> + Into<String>) {
-        if self.enter(State::Failing, reason) {
-            let now = lock(&self.cell.now);
-            tracing::warn!(condition = self.cell.name, reason = now.reason, "not ready");
+        if let Some(Change { reason, .. }) = self.enter(State::Failing, reason, Instant::now()) {
+            tracing::warn!(condition = self.cell.name, reason, "not ready");
         }
     }
 
     /// It works, but this should be known: shown, and still ready.
     pub fn warn(&self, reason: impl AsRef<str> + Into<String>) {
-        if self.enter(State::Warning, reason) {
-            let now = lock(&self.cell.now);
-            tracing::warn!(condition = self.cell.name, reason = now.reason, "degraded");
+        if let Some(Change { reason, .. }) = self.enter(State::Warning, reason, Instant::now()) {
+            tracing::warn!(condition = self.cell.name, reason, "degraded");
         }
     }
 
     /// All is well.
     pub fn clear(&self) {
-        let before = lock(&self.cell.now).state;
-        if self.enter(State::Ok, "") && before != State::Starting {
+        if let Some(Change { before: State::Warning | State::Failing, .. }) = self.enter(State::Ok, "", Instant::now()) {
             tracing::info!(condition = self.cell.name, "recovered");
         }
     }
@@ -126,18 +135,23 @@ impl Condition {
         lock(&self.cell.now).state
     }
 
-    /// Whether anything changed. `since` moves only with the degree: a failure that changes its words is one failure.
-    fn enter(&self, state: State, reason: impl AsRef<str> + Into<String>) -> bool {
+    /// Takes a state; answers what is to be logged. `since` moves only with the degree: a failure that changes its words is
+    /// one failure, and its new words are logged only after a while, as they may hold a count.
+    fn enter(&self, state: State, reason: impl AsRef<str> + Into<String>, at: Instant) -> Option<Change> {
         let mut now = lock(&self.cell.now);
         if now.state == state && now.reason == reason.as_ref() {
-            return false;
+            return None;
         }
-        if now.state != state {
-            now.since = SystemTime::now();
-        }
-        now.state = state;
+        let before = now.state;
         now.reason = reason.into();
-        true
+        if before != state {
+            now.state = state;
+            now.since = SystemTime::now();
+        } else if now.logged.is_some_and(|logged| at.saturating_duration_since(logged) < WORDS_INTERVAL) {
+            return None;
+        }
+        now.logged = Some(at);
+        Some(Change { before, reason: now.reason.clone() })
     }
 }
 
@@ -195,13 +209,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_new_degree_moves_since_and_only_a_new_reason_is_a_change() {
-        let condition = Health::new().condition("bus");
-        assert!(condition.enter(State::Failing, "refused"));
+    fn a_change_of_degree_is_logged_at_once_and_new_words_only_after_a_while() {
+        let condition = Health::new().condition("disk");
+        let start = Instant::now();
+        let change = |before, reason: &str| Some(Change { before, reason: reason.to_owned() });
+        assert_eq!(condition.enter(State::Failing, "3 MiB short", start), change(State::Starting, "3 MiB short"));
         let since = lock(&condition.cell.now).since;
-        assert!(!condition.enter(State::Failing, "refused"));
-        assert!(condition.enter(State::Failing, "timed out"));
-        assert_eq!(lock(&condition.cell.now).since, since);
+        assert_eq!(condition.enter(State::Failing, "3 MiB short", start), None);
+        assert_eq!(condition.enter(State::Failing, "4 MiB short", start), None);
+        let later = start + WORDS_INTERVAL;
+        assert_eq!(condition.enter(State::Failing, "5 MiB short", later), change(State::Failing, "5 MiB short"));
+        assert_eq!(lock(&condition.cell.now).since, since, "it is the same failure");
+        assert_eq!(condition.enter(State::Ok, "", later), change(State::Failing, ""));
+    }
+
+    #[test]
+    fn new_words_are_shown_even_when_they_are_not_logged() {
+        let health = Health::new();
+        let disk = health.condition("disk");
+        disk.set("3 MiB short");
+        disk.set("4 MiB short");
+        assert_eq!(health.readiness().reasons[0].reason, "4 MiB short");
     }
 
     #[test]

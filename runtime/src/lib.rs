@@ -5,12 +5,15 @@
 //! ([`health`], [`status`], [`telemetry`], [`admin`]). It does not own any service's settings, queues or tasks: those
 //! live with the service that needs them. What two services merely happen to need is not a reason to put it here.
 
+pub mod admin;
 pub mod backoff;
 pub mod budget;
 pub mod config;
 mod context;
 pub mod health;
+pub mod process;
 pub mod shutdown;
 pub mod status;
+pub mod telemetry;
 
 pub use context::Context;

@@ -161,6 +161,23 @@ mod tests {
         assert!(two.is_aborted());
     }
 
+    #[tokio::test]
+    async fn the_first_signal_begins_and_the_second_aborts() {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Caught here as well, so that the signals below cannot end the test process whatever the code under test does.
+        let _caught = signal(SignalKind::terminate()).expect("signals can be caught");
+        let shutdown = Shutdown::new();
+        let catching = tokio::spawn(signals(shutdown.clone()));
+        tokio::task::yield_now().await;
+        let raise = || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+        raise().expect("may signal itself");
+        shutdown.requested().await;
+        assert!(!shutdown.is_aborted());
+        raise().expect("may signal itself");
+        shutdown.aborted().await;
+        catching.await.expect("ends by itself");
+    }
+
     #[test]
     fn the_graver_exit_wins_in_either_order() {
         let grave = [Exit::Clean, Exit::Unacknowledged, Exit::Usage, Exit::Failed];

@@ -210,14 +210,16 @@ impl Api {
     }
 
     async fn open_unhurried(&self, target: &str) -> Result<Open> {
-        let socket = TcpStream::connect(self.address).await.with_context(|| format!("cannot connect to {}", self.address))?;
+        let socket =
+            TcpStream::connect(self.address).await.with_context(|| format!("cannot connect to {}", self.address))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // An error here is seen by whoever reads the answer.
             let _ = connection.await;
         });
-        let request = Request::get(target).header(http::header::HOST, self.address.to_string()).body(Empty::<Bytes>::new())?;
+        let request =
+            Request::get(target).header(http::header::HOST, self.address.to_string()).body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await.with_context(|| format!("no answer to {target}"))?;
         let (head, body) = response.into_parts();
         Ok(Open { status: head.status, body, _driver: driver })

@@ -29,5 +29,8 @@ pub fn named(name: &str) -> Result<PathBuf> {
         }
         tried.push(candidate.display().to_string());
     }
-    bail!("no {name} binary at {}: run `make build`, or `cargo build --workspace --features logmesh/faults`", tried.join(" or "))
+    bail!(
+        "no {name} binary at {}: run `make build`, or `cargo build --workspace --features logmesh/faults`",
+        tried.join(" or ")
+    )
 }

@@ -19,5 +19,6 @@ pub mod process;
 pub mod samples;
 pub mod scene;
 pub mod session;
+pub mod up;
 pub mod wait;
 pub mod writer;

@@ -42,7 +42,8 @@ impl Authority {
     ///
     /// When they cannot be read.
     pub fn load(certificate: &Path, key: &Path) -> Result<Authority> {
-        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        let read =
+            |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
         let pem = read(certificate)?;
         let key = KeyPair::from_pem(&read(key)?).context("the CA's key")?;
         Ok(Authority {

@@ -1,71 +1,30 @@
-//! `logmesh up` as a child process: started, watched, killed, stopped, and never left behind.
+//! A child process: started, watched, killed, stopped, and never left behind.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
 use tokio::process::{Child, Command};
 
-use crate::api::Api;
-use crate::binary;
 use crate::wait::{Look, SLACK, wait_until};
-
-/// Promised time from the start of the command to serving.
-pub const SERVING_WITHIN: Duration = Duration::from_secs(5);
 
 /// Promised longest time from SIGTERM to the exit.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// Size of a memory page where `/proc` counts in pages; `/proc/PID/status` counts in KiB.
+/// `/proc/PID/status` counts in KiB.
 const KIB: u64 = 1024;
 
-/// How to start `logmesh up`.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The data directory, as the process sees it.
-    pub data: PathBuf,
-    /// Patterns of files to tail.
-    pub patterns: Vec<OsString>,
-    /// Further arguments.
-    pub arguments: Vec<OsString>,
-    /// Environment beside the inherited one.
-    pub environment: Vec<(OsString, OsString)>,
-    /// A command that runs the rest of its arguments: `unshare -Urm sh -c '… exec "$@"' sh`.
-    pub wrapper: Vec<OsString>,
-    /// Address of the search and admin interface.
-    pub http: String,
-    /// Address at which agents are taken.
-    pub ingest: String,
-    /// Where what it says is kept: `<stem>.stderr` and `<stem>.stdout`.
-    pub log_stem: PathBuf,
-}
-
-/// A started `logmesh up`. Dropped, it is killed.
+/// A started process. Dropped, it is killed.
 #[derive(Debug)]
-pub struct Up {
+pub struct Process {
     child: Child,
     pid: Pid,
-    addresses_file: PathBuf,
     stderr: PathBuf,
     started: Instant,
-    addresses: Option<Addresses>,
-}
-
-/// What `DIR/addresses.json` says.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Addresses {
-    /// Search and admin interface.
-    pub http: SocketAddr,
-    /// Where agents are taken.
-    pub ingest: SocketAddr,
-    /// The process that serves them.
-    pub pid: i32,
 }
 
 /// How a process ended that was expected to end.
@@ -79,146 +38,27 @@ pub struct Ended {
     pub took: Duration,
 }
 
-impl Setup {
-    /// Starts the process, without waiting for anything.
+impl Process {
+    /// Starts a command, given as its words, in an environment beside the inherited one. What it says is kept in
+    /// `<stem>.stderr` and `<stem>.stdout`.
     ///
     /// # Errors
     ///
-    /// When the binary was not built or cannot be run.
-    pub fn spawn(&self) -> Result<Up> {
-        let mut words: Vec<OsString> = self.wrapper.clone();
-        words.push(binary::logmesh()?.into());
-        words.extend(["up", "--data"].map(OsString::from));
-        words.push(self.data.clone().into());
-        words.extend(["--http", &self.http, "--ingest", &self.ingest].map(OsString::from));
-        words.extend(self.arguments.iter().cloned());
-        words.extend(self.patterns.iter().cloned());
-        let stderr = self.log_stem.with_extension("stderr");
-        let child = Command::new(&words[0])
+    /// When it cannot be run.
+    pub fn spawn(words: &[OsString], environment: &[(OsString, OsString)], log_stem: &Path) -> Result<Process> {
+        let program = words.first().context("a command without a program")?;
+        let stderr = log_stem.with_extension("stderr");
+        let child = Command::new(program)
             .args(&words[1..])
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(File::create(self.log_stem.with_extension("stdout"))?)
+            .stdout(File::create(log_stem.with_extension("stdout"))?)
             .stderr(File::create(&stderr)?)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot run {}", words[0].display()))?;
+            .with_context(|| format!("cannot run {}", program.display()))?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("a child without a pid")?;
-        let addresses_file = self.addresses_file(pid)?;
-        Ok(Up { child, pid, addresses_file, stderr, started: Instant::now(), addresses: None })
-    }
-
-    /// Starts the process and waits until it serves.
-    ///
-    /// # Errors
-    ///
-    /// When it does not serve within [`SLACK`] times the promise, or ends.
-    pub async fn start(&self) -> Result<Up> {
-        let mut up = self.spawn()?;
-        up.serving().await?;
-        Ok(up)
-    }
-
-    /// Starts the process and waits for its end: it is to refuse.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end within [`SLACK`] times [`SERVING_WITHIN`].
-    pub async fn refused(&self) -> Result<Ended> {
-        let up = self.spawn()?;
-        let started = up.started;
-        up.ended(started, SERVING_WITHIN * SLACK).await
-    }
-
-    /// Adds a configuration file.
-    #[must_use]
-    pub fn config(mut self, file: &Path) -> Setup {
-        self.arguments.extend([OsString::from("--config"), file.into()]);
-        self
-    }
-
-    /// Adds a variable to the environment.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Setup {
-        self.environment.push((name.into(), value.into()));
-        self
-    }
-
-    /// A process with mounts of its own shows its files below `/proc/PID/root`.
-    fn addresses_file(&self, pid: Pid) -> Result<PathBuf> {
-        let inside = self.data.join("addresses.json");
-        if self.wrapper.is_empty() {
-            return Ok(inside);
-        }
-        Ok(seen_by(pid.as_raw_nonzero().get(), &inside)?)
-    }
-}
-
-impl Up {
-    /// Waits until it serves: `addresses.json` names this very process, and `/readyz` says 200. Returns the time since
-    /// the start.
-    ///
-    /// # Errors
-    ///
-    /// When it does not within [`SLACK`] times the promise, or ends.
-    pub async fn serving(&mut self) -> Result<Duration> {
-        let found = wait_until("logmesh up serves", SERVING_WITHIN * SLACK, async || {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("logmesh up ended with {status}:\n{}", self.stderr());
-            }
-            let addresses = match read_addresses(&self.addresses_file) {
-                Ok(addresses) if addresses.pid == self.pid() => addresses,
-                Ok(addresses) => return Ok(Look::NotYet(format!("addresses.json is of process {}", addresses.pid))),
-                Err(error) => return Ok(Look::NotYet(format!("{error:#}"))),
-            };
-            Ok(match Api::new(addresses.http).ready().await? {
-                Look::Holds(()) => Look::Holds(addresses),
-                Look::NotYet(reason) => Look::NotYet(reason),
-            })
-        })
-        .await
-        .with_context(|| format!("stderr so far:\n{}", self.stderr()))?;
-        self.addresses = Some(found);
-        Ok(self.started.elapsed())
-    }
-
-    /// Waits until `addresses.json` names this process, ready or not.
-    ///
-    /// # Errors
-    ///
-    /// When it does not within [`SLACK`] times the promise.
-    pub async fn listening(&mut self) -> Result<Addresses> {
-        let found = wait_until("logmesh up listens", SERVING_WITHIN * SLACK, async || {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("logmesh up ended with {status}:\n{}", self.stderr());
-            }
-            Ok(match read_addresses(&self.addresses_file) {
-                Ok(addresses) if addresses.pid == self.pid() => Look::Holds(addresses),
-                Ok(addresses) => Look::NotYet(format!("addresses.json is of process {}", addresses.pid)),
-                Err(error) => Look::NotYet(format!("{error:#}")),
-            })
-        })
-        .await?;
-        self.addresses = Some(found);
-        Ok(found)
-    }
-
-    /// Its addresses.
-    ///
-    /// # Errors
-    ///
-    /// Before [`Up::serving`] or [`Up::listening`] succeeded.
-    pub fn addresses(&self) -> Result<Addresses> {
-        self.addresses.context("logmesh up does not serve yet")
-    }
-
-    /// A client of its search and admin interface.
-    ///
-    /// # Errors
-    ///
-    /// Before [`Up::serving`] or [`Up::listening`] succeeded.
-    pub fn api(&self) -> Result<Api> {
-        Ok(Api::new(self.addresses()?.http))
+        Ok(Process { child, pid, stderr, started: Instant::now() })
     }
 
     /// Its process id.
@@ -227,10 +67,29 @@ impl Up {
         self.pid.as_raw_nonzero().get()
     }
 
+    /// When it was started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// All it has said on stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        std::fs::read(&self.stderr).map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        std::fs::read(&self.stderr)
+            .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Checks that it still runs.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended, with its status and all it said.
+    pub fn require_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("the process ended with {status}:\n{}", self.stderr()),
+            None => Ok(()),
+        }
     }
 
     /// Waits until a line on stderr has all of these words (any case), and returns it.
@@ -255,10 +114,8 @@ impl Up {
     ///
     /// When it had ended by itself.
     pub async fn kill(mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("logmesh up had ended by itself with {status}:\n{}", self.stderr());
-        }
-        self.child.kill().await.context("cannot kill logmesh up")
+        self.require_alive()?;
+        self.child.kill().await.with_context(|| format!("cannot kill process {}", self.pid()))
     }
 
     /// Asks it to stop with SIGTERM and waits for its end.
@@ -267,9 +124,17 @@ impl Up {
     ///
     /// When it does not end within [`SLACK`] times the grace.
     pub async fn terminate(self) -> Result<Ended> {
-        let asked = Instant::now();
         self.signal(Signal::TERM)?;
-        self.ended(asked, SHUTDOWN_GRACE * SLACK).await
+        self.ended().await
+    }
+
+    /// Waits for its end, which something else has brought about.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within [`SLACK`] times the grace.
+    pub async fn ended(self) -> Result<Ended> {
+        self.ended_within(Instant::now(), SHUTDOWN_GRACE * SLACK).await
     }
 
     /// Sends it a signal.
@@ -287,7 +152,7 @@ impl Up {
     ///
     /// When it is gone.
     pub fn peak_memory(&self) -> Result<u64> {
-        memory(self.pid(), "VmHWM:")
+        memory_field(self.pid(), "VmHWM:")
     }
 
     /// Resident memory now, in bytes.
@@ -296,7 +161,7 @@ impl Up {
     ///
     /// When it is gone.
     pub fn memory(&self) -> Result<u64> {
-        memory(self.pid(), "VmRSS:")
+        memory(self.pid())
     }
 
     /// Bytes that it has read so far by read calls of any kind.
@@ -310,10 +175,15 @@ impl Up {
         Ok(value.parse()?)
     }
 
-    async fn ended(mut self, since: Instant, deadline: Duration) -> Result<Ended> {
+    /// Waits for its end; `since` is when it was brought about.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within the deadline.
+    pub async fn ended_within(mut self, since: Instant, deadline: Duration) -> Result<Ended> {
         let status = tokio::time::timeout(deadline, self.child.wait())
             .await
-            .with_context(|| format!("logmesh up still runs after {deadline:?}:\n{}", self.stderr()))??;
+            .with_context(|| format!("it still runs after {deadline:?}:\n{}", self.stderr()))??;
         Ok(Ended { status, stderr: self.stderr(), took: since.elapsed() })
     }
 }
@@ -331,12 +201,9 @@ impl Ended {
     ///
     /// When not, with all of stderr.
     pub fn require(&self, code: i32, words: &[&str]) -> Result<()> {
-        if self.code() != Some(code) {
-            bail!("ended with {} instead of exit status {code}; stderr:\n{}", self.status, self.stderr);
-        }
-        if line_with(&self.stderr, words).is_none() {
-            bail!("no line of stderr has all of {words:?}:\n{}", self.stderr);
-        }
+        let (status, stderr) = (self.status, &self.stderr);
+        ensure!(self.code() == Some(code), "ended with {status} instead of exit status {code}; stderr:\n{stderr}");
+        ensure!(line_with(stderr, words).is_some(), "no line of stderr has all of {words:?}:\n{stderr}");
         Ok(())
     }
 }
@@ -351,16 +218,6 @@ pub fn seen_by(pid: i32, path: &Path) -> Result<PathBuf> {
     Ok(Path::new("/proc").join(pid.to_string()).join("root").join(relative))
 }
 
-/// Reads a whole `addresses.json`.
-///
-/// # Errors
-///
-/// When it is not there or not whole.
-pub fn read_addresses(file: &Path) -> Result<Addresses> {
-    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not whole", file.display()))
-}
-
 /// The first line that has all of these words, in any case of letters.
 #[must_use]
 pub fn line_with<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
@@ -370,7 +227,16 @@ pub fn line_with<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
     })
 }
 
-fn memory(pid: i32, field: &str) -> Result<u64> {
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+///
+/// When it is gone.
+pub fn memory(pid: i32) -> Result<u64> {
+    memory_field(pid, "VmRSS:")
+}
+
+fn memory_field(pid: i32, field: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{field} is {line:?}"))?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::faults::{Faults, VARIABLE};
-use crate::process::Setup;
+use crate::up::Setup;
 
 /// How many lines of each process's stderr a failed scenario shows.
 const SHOWN_LINES: usize = 60;
@@ -99,12 +99,18 @@ impl Scene {
 
     fn said(&self) -> String {
         let mut text = format!("the stage is kept: {}\n", self.directory.path().display());
-        for run in 1..=self.runs.get() {
-            let path = self.path(&format!("run-{run}.stderr"));
+        let entries = std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_log(path)).collect();
+        logs.sort();
+        for path in logs {
             text.push_str(&format!("--- end of {}\n{}\n", path.display(), last_lines(&path)));
         }
         text
     }
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "stderr")
 }
 
 impl Drop for Scene {

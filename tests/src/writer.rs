@@ -174,7 +174,11 @@ impl Writer {
             ticks.tick().await;
             tick += 1;
             let count = per_tick.min(pace.lines - self.written);
-            if tick.is_multiple_of(3) && count > 1 { self.write_and_begin_one(count - 1)? } else { self.write(count)? }
+            if tick.is_multiple_of(3) && count > 1 {
+                self.write_and_begin_one(count - 1)?;
+            } else {
+                self.write(count)?;
+            }
             if self.written - rotated_at >= pace.rotate_every {
                 rotated_at = self.written;
                 self.rotate()?;
@@ -241,10 +245,8 @@ mod tests {
         let on_disk: Vec<Vec<u8>> = crate::samples::lines(&bytes).map(|(_, line)| line.to_vec()).collect();
         let ledger = writer.into_ledger();
         assert_eq!(ledger.len(), 8);
-        let found: Vec<_> = on_disk
-            .into_iter()
-            .map(|line| crate::api::Found { line, ..crate::api::Found::default() })
-            .collect();
+        let found: Vec<_> =
+            on_disk.into_iter().map(|line| crate::api::Found { line, ..crate::api::Found::default() }).collect();
         ledger.balance_by_content(&found).require_exact().unwrap();
     }
 }

@@ -242,7 +242,7 @@ async fn a_revoked_client_is_refused_from_the_reload_of_the_list_on_and_others_a
 
     let client = careless(Some(&bad), &bench.authority);
     handshake(&gateway, Arc::clone(&client)).await.server.unwrap();
-    bench.write("crl.pem", &bench.authority.crl(&[bad.serial.clone()], SystemTime::now()).unwrap());
+    bench.write("crl.pem", &bench.authority.crl(std::slice::from_ref(&bad.serial), SystemTime::now()).unwrap());
     gateway.reload().unwrap();
     // The same client configuration holds a ticket of the first session: resuming must not get it in.
     refused(&gateway, client, Reason::Revoked, "spiffe://mesh/agent/edge-1").await;
@@ -284,7 +284,7 @@ fn a_live_client_is_held_against_the_newest_list_and_its_dates() {
     let mut files = bench.issue(Role::Gateway, "gw-1");
     files.crl = Some(bench.path("crl.pem"));
     let issued = bench.authority.issue(&request(Role::Agent, "edge-1")).unwrap();
-    bench.write("crl.pem", &bench.authority.crl(&[issued.serial.clone()], SystemTime::now()).unwrap());
+    bench.write("crl.pem", &bench.authority.crl(std::slice::from_ref(&issued.serial), SystemTime::now()).unwrap());
     let gateway = TlsSource::load(files).unwrap();
     use rustls::pki_types::pem::PemObject;
     let chain = [CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];

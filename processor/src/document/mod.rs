@@ -3,10 +3,34 @@
 //! A document is complete when it is built: its id, its index and its JSON follow from the record and its batch alone,
 //! never from the clock or from the machine, so that a replay writes the same document again.
 
+//!
+//! [`Builder`] makes the documents of one batch at a time. Bodies are written byte by byte into one block for the whole
+//! batch, with no tree in between: what all records of a batch share is rendered once and copied. Invariants:
+//!
+//! * A body is one JSON object on one line, valid UTF-8, its names those of [`FIELDS`], no name twice in an object.
+//! * The record's exact bytes come back out of it (unless `keep_original` is `never`): from `event.original_base64` if
+//!   there, else from `event.original` if there, else from `message`.
+//! * However hostile the record, a body holds it at most three times (message, original, fields), and `fields` is
+//!   bounded in number, depth and length of keys.
+
+mod builder;
+mod constants;
+mod days;
+mod detail;
+mod fields;
+mod names;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use logmesh_proto::{RecordId, StreamKey};
+
+pub use builder::{Builder, BuilderConfig, KeepOriginal, Tally};
+pub use names::{FIELDS, FieldKind};
 
 /// One document, as every index takes it.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@
 //! - A secret's value is in no fault, no log line and no printed configuration.
 
 mod fault;
+mod given;
 mod live;
 mod quantity;
 mod resolved;

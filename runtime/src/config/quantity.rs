@@ -39,7 +39,7 @@ pub fn format_duration(duration: Duration) -> String {
         return "0s".to_owned();
     }
     let nanoseconds = duration.as_nanos();
-    match DURATIONS.iter().find(|(_, unit)| nanoseconds % u128::from(*unit) == 0) {
+    match DURATIONS.iter().find(|(_, unit)| nanoseconds.is_multiple_of(u128::from(*unit))) {
         Some((name, unit)) => format!("{}{name}", nanoseconds / u128::from(*unit)),
         None => {
             let fraction = format!("{:06}", nanoseconds % 1_000_000);
@@ -54,7 +54,7 @@ pub fn format_size(bytes: u64) -> String {
         return "0 B".to_owned();
     }
     // "B" divides everything, so the search cannot fail.
-    let (name, unit) = SIZES.iter().find(|(_, unit)| bytes % unit == 0).unwrap_or(&("B", 1));
+    let (name, unit) = SIZES.iter().find(|(_, unit)| bytes.is_multiple_of(*unit)).unwrap_or(&("B", 1));
     format!("{} {name}", bytes / unit)
 }
 

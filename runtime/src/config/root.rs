@@ -9,7 +9,7 @@ use super::fault::{Fault, Faults, Place};
 use super::resolved::{Opened, Resolved};
 use super::section::Section;
 use super::state::{Override, State};
-use super::value::{Table, Value};
+use super::value::Table;
 
 /// A configuration file with what is laid over it. Not `Send`: it lives from the command line to the finished `Config`s.
 #[derive(Debug)]
@@ -109,13 +109,9 @@ impl Root {
         state.open(opened);
         let mut table = None;
         if let Some(item) = self.tree.items.get(name) {
-            match &item.node.value {
-                Value::Table(found) => table = Some(Arc::clone(found)),
-                Value::Text(_) | Value::Integer(_) | Value::Float | Value::Flag(_) | Value::Time
-                | Value::List(_) => {
-                    let what = format!("expected a table, found {}", item.node.value.noun());
-                    state.fault(&item.node.place, name, what, format!("write it as [{name}]"));
-                }
+            match item.node.value.table("a table") {
+                Ok(found) => table = Some(Arc::clone(found)),
+                Err(what) => state.fault(&item.node.place, name, what, format!("write it as [{name}]")),
             }
         }
         drop(state);

@@ -11,27 +11,21 @@ use std::time::Duration;
 
 use super::fault::{Place, nearest};
 use super::quantity::{format_duration, format_size, parse_duration, parse_size};
-use super::resolved::{Entry, Kind, Opened, Source};
-use super::secret::{Secret, mask_password};
+use super::resolved::{Kind, Opened};
+use super::secret::mask_password;
 use super::state::{State, env_name, join};
-use super::value::{Table, Value, bare_or_quoted, quoted, size_of};
+use super::value::{Item, Table, Value, bare_or_quoted, quoted, size_of};
 
 /// One table, cheap to clone. Every reader marks its key as known, records what it came to, and on a fault notes it and
 /// returns the default.
 #[derive(Clone, Debug)]
 pub struct Section {
-    state: Rc<RefCell<State>>,
-    table: Option<Arc<Table>>,
-    path: String,
+    pub(super) state: Rc<RefCell<State>>,
+    /// What the file has under it, if anything.
+    pub(super) table: Option<Arc<Table>>,
+    pub(super) path: String,
     /// Elements of a list have no variables and no flags: they have no name.
-    named: bool,
-}
-
-/// A value somebody set.
-struct Given {
-    value: Value,
-    place: Place,
-    source: Source,
+    pub(super) named: bool,
 }
 
 impl Section {
@@ -70,9 +64,9 @@ impl Section {
 
     /// `true` or `false`.
     pub fn flag(&self, key: &str, default: bool) -> bool {
-        let parse = |value: &Value| match value {
-            Value::Flag(flag) => Ok(*flag),
-            other => Err(format!("expected true or false, found {}", other.noun())),
+        let parse = |value: &Value| {
+            let Value::Flag(flag) = value else { return Err(value.instead_of("true or false")) };
+            Ok(*flag)
         };
         self.read_or(key, Kind::Flag, parse, ToString::to_string, || default)
     }
@@ -80,12 +74,10 @@ impl Section {
     /// A whole number within `range`.
     pub fn integer(&self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let kind = Kind::Integer { min: *range.start(), max: *range.end() };
-        let parse = |value: &Value| match value {
-            Value::Integer(integer) => match u64::try_from(*integer) {
-                Ok(integer) if range.contains(&integer) => Ok(integer),
-                _ => Err(format!("{integer} is not between {} and {}", range.start(), range.end())),
-            },
-            other => Err(format!("expected an integer, found {}", other.noun())),
+        let parse = |value: &Value| {
+            let Value::Integer(integer) = value else { return Err(value.instead_of("an integer")) };
+            let outside = || format!("{integer} is not between {} and {}", range.start(), range.end());
+            u64::try_from(*integer).ok().filter(|integer| range.contains(integer)).ok_or_else(outside)
         };
         self.read_or(key, kind, parse, ToString::to_string, || default)
     }
@@ -95,8 +87,9 @@ impl Section {
         let kind = Kind::Size { min: *range.start(), max: *range.end() };
         let parse = |value: &Value| {
             let bytes = size_of(value)?;
-            let least_most = || format!("{} and {}", format_size(*range.start()), format_size(*range.end()));
-            if range.contains(&bytes) { Ok(bytes) } else { Err(format!("{} is not between {}", format_size(bytes), least_most())) }
+            let (least, most) = (format_size(*range.start()), format_size(*range.end()));
+            let outside = || format!("{} is not between {least} and {most}", format_size(bytes));
+            range.contains(&bytes).then_some(bytes).ok_or_else(outside)
         };
         self.read_or(key, kind, parse, |bytes| quoted(&format_size(*bytes)), || default)
     }
@@ -118,12 +111,10 @@ impl Section {
     pub fn duration(&self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let kind = Kind::Duration { min_ms: range.start().as_millis(), max_ms: range.end().as_millis() };
         let parse = |value: &Value| {
-            let Value::Text(text) = value else {
-                return Err(format!("expected a duration such as \"10s\", found {}", value.noun()));
-            };
+            let Value::Text(text) = value else { return Err(value.instead_of("a duration such as \"10s\"")) };
             let span = parse_duration(text)?;
-            let least_most = || format!("{} and {}", format_duration(*range.start()), format_duration(*range.end()));
-            if range.contains(&span) { Ok(span) } else { Err(format!("{text} is not between {}", least_most())) }
+            let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
+            range.contains(&span).then_some(span).ok_or_else(|| format!("{text} is not between {least} and {most}"))
         };
         self.read_or(key, kind, parse, |span| quoted(&format_duration(*span)), || default)
     }
@@ -176,43 +167,16 @@ impl Section {
         self.read_or(key, Kind::Map, map_of, shown_map, BTreeMap::new)
     }
 
-    /// A secret: `{ file = "…" }` or `{ env = "…" }`, read now. Its own variable may hold it too; the file and the command
-    /// line, which others can see, may not.
-    pub fn secret(&self, key: &str) -> Option<Secret> {
-        let given = self.given(key, &Kind::Secret).or_else(|| self.secret_by_parts(key));
-        let Some(Given { value, place, source }) = given else {
-            self.record(key, Kind::Secret, None, Source::Default);
-            return None;
-        };
-        let read = match (&value, &source) {
-            (Value::Text(_), Source::Environment(name)) => self.secret_from("env", name),
-            (Value::Table(table), _) => self.secret_from_table(table),
-            (Value::Text(_), _) => Err("a secret may not stand here in the clear".to_owned()),
-            (other, _) => Err(format!("expected a table, found {}", other.noun())),
-        };
-        match read {
-            Ok((secret, shown)) => {
-                self.record(key, Kind::Secret, Some(shown), source);
-                Some(secret)
-            }
-            Err(what) => {
-                let cure = "write { file = \"/path/to/it\" } or { env = \"VARIABLE\" }";
-                self.note(&place, key, what, cure.to_owned());
-                None
-            }
-        }
-    }
-
-    /// The table under `key`, when it is there or any of its keys is set by the environment or a flag.
+    /// The table under `key`, when it is there or any of its keys is set by the environment or a flag. A sibling key must
+    /// not begin with the table's name and `_`: their variables could not be told apart.
     pub fn table(&self, key: &str) -> Option<Section> {
         let path = join(&self.path, key);
         self.ask(key);
         let item = self.table.as_ref().and_then(|table| table.items.get(key));
-        let table = match item.map(|item| (&item.node.place, &item.node.value)) {
-            Some((_, Value::Table(table))) => Some(Arc::clone(table)),
-            Some((place, other)) => {
-                let what = format!("expected a table, found {}", other.noun());
-                self.note(place, key, what, format!("write it as [{path}]"));
+        let table = match item.map(|item| (item, item.node.value.table("a table"))) {
+            Some((_, Ok(table))) => Some(Arc::clone(table)),
+            Some((item, Err(what))) => {
+                self.note(&item.node.place, key, what, format!("write it as [{path}]"));
                 return None;
             }
             None if self.any_below(&path) => None,
@@ -229,18 +193,22 @@ impl Section {
         let Some(item) = self.table.as_ref().and_then(|table| table.items.get(key)) else { return Vec::new() };
         let path = join(&self.path, key);
         let heading = format!("[[{}]]", without_indices(&path));
-        let wrong = |place: &Place, found: &Value| {
-            self.note(place, key, format!("expected a list of tables, found {}", found.noun()), format!("write each as {heading}"));
-        };
-        let Value::List(nodes) = &item.node.value else {
-            wrong(&item.node.place, &item.node.value);
-            return Vec::new();
+        let wrong = |place: &Place, what: String| self.note(place, key, what, format!("write each as {heading}"));
+        let nodes = match item.node.value.list("a list of tables") {
+            Ok(nodes) => nodes,
+            Err(what) => {
+                wrong(&item.node.place, what);
+                return Vec::new();
+            }
         };
         let mut sections = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
-            let Value::Table(table) = &node.value else {
-                wrong(&node.place, &node.value);
-                continue;
+            let table = match node.value.table("a table") {
+                Ok(table) => table,
+                Err(what) => {
+                    wrong(&node.place, what);
+                    continue;
+                }
             };
             let path = format!("{path}[{index}]");
             let opened = Opened { path: path.clone(), parent: self.path.clone(), heading: heading.clone() };
@@ -267,213 +235,28 @@ impl Section {
     pub fn fault(&self, key: &str, what: impl Into<String>, cure: impl Into<String>) {
         self.note(&self.place_of(key), key, what.into(), cure.into());
     }
-
-    /// Marks a key as known, and finds who set it.
-    fn given(&self, key: &str, kind: &Kind) -> Option<Given> {
-        self.ask(key);
-        if self.named {
-            let full = join(&self.path, key);
-            let name = env_name(&self.path, key);
-            let mut state = self.state.borrow_mut();
-            state.env_asked.insert(name.clone());
-            state.flags_asked.insert(full.clone());
-            let flag = state.flags.get(&full).cloned();
-            let variable = state.env.get(&name).cloned();
-            drop(state);
-            if let Some(set) = flag {
-                let source = Source::Flag(set.origin.to_string());
-                return self.given_in_words(key, kind, &set.words, Place::of(&set.origin), source);
-            }
-            if let Some(words) = variable {
-                let place = Place::of(&Arc::from(name.as_str()));
-                return self.given_in_words(key, kind, &words, place, Source::Environment(name));
-            }
-        }
-        let item = self.table.as_ref()?.items.get(key)?;
-        let (value, place) = (item.node.value.clone(), item.node.place.clone());
-        let source = Source::file(&place);
-        Some(Given { value, place, source })
-    }
-
-    fn given_in_words(&self, key: &str, kind: &Kind, words: &str, place: Place, source: Source) -> Option<Given> {
-        match Value::from_words(words, kind, &place) {
-            Ok(value) => Some(Given { value, place, source }),
-            Err(what) => {
-                self.note(&place, key, what, String::new());
-                None
-            }
-        }
-    }
-
-    fn read_opt<T>(
-        &self,
-        key: &str,
-        kind: Kind,
-        parse: impl FnOnce(&Value) -> Result<T, String>,
-        show: impl FnOnce(&T) -> String,
-    ) -> Option<T> {
-        let Some(Given { value, place, source }) = self.given(key, &kind) else {
-            self.record(key, kind, None, Source::Default);
-            return None;
-        };
-        match parse(&value) {
-            Ok(read) => {
-                self.record(key, kind, Some(show(&read)), source);
-                Some(read)
-            }
-            Err(what) => {
-                self.note(&place, key, what, String::new());
-                None
-            }
-        }
-    }
-
-    fn read_or<T>(
-        &self,
-        key: &str,
-        kind: Kind,
-        parse: impl FnOnce(&Value) -> Result<T, String>,
-        show: impl Fn(&T) -> String,
-        default: impl FnOnce() -> T,
-    ) -> T {
-        let Some(Given { value, place, source }) = self.given(key, &kind) else {
-            let default = default();
-            self.record(key, kind, Some(show(&default)), Source::Default);
-            return default;
-        };
-        match parse(&value) {
-            Ok(read) => {
-                self.record(key, kind, Some(show(&read)), source);
-                read
-            }
-            Err(what) => {
-                self.note(&place, key, what, String::new());
-                default()
-            }
-        }
-    }
-
-    fn secret_by_parts(&self, key: &str) -> Option<Given> {
-        if !self.named {
-            return None;
-        }
-        let base = env_name(&self.path, key);
-        let mut found = None;
-        for part in ["file", "env"] {
-            let name = format!("{base}_{}", part.to_uppercase());
-            let mut state = self.state.borrow_mut();
-            state.env_asked.insert(name.clone());
-            if let Some(words) = state.env.get(&name) {
-                let place = Place::of(&Arc::from(name.as_str()));
-                let mut table = Table::empty(place.clone());
-                let node = super::value::Node { place: place.clone(), value: Value::Text(words.clone()) };
-                table.items.insert(part.to_owned(), super::value::Item { key_place: place.clone(), node });
-                found = Some(Given { value: Value::Table(Arc::new(table)), place, source: Source::Environment(name) });
-            }
-        }
-        found
-    }
-
-    fn secret_from_table(&self, table: &Table) -> Result<(Secret, String), String> {
-        let mut items = table.items.iter();
-        match (items.next(), items.next()) {
-            (Some((part, item)), None) if part == "file" || part == "env" => {
-                self.secret_from(part, &text_of(&item.node.value)?)
-            }
-            _ => Err("expected exactly one of `file` and `env`".to_owned()),
-        }
-    }
-
-    /// The secret, and the reference to it that may be shown.
-    fn secret_from(&self, part: &str, name: &str) -> Result<(Secret, String), String> {
-        let value = if part == "file" {
-            let text = std::fs::read_to_string(name).map_err(|error| format!("the file \"{name}\" cannot be read: {error}"))?;
-            text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
-        } else {
-            self.state.borrow().env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not set"))?
-        };
-        if value.is_empty() {
-            return Err(format!("the {} {name} is empty", if part == "file" { "file" } else { "variable" }));
-        }
-        Ok((Secret::new(value), format!("{{ {part} = {} }}", quoted(name))))
-    }
-
-    fn ask(&self, key: &str) {
-        self.state.borrow_mut().asked.entry(self.path.clone()).or_default().insert(key.to_owned());
-    }
-
-    fn any_below(&self, path: &str) -> bool {
-        let state = self.state.borrow();
-        let (variables, flags) = (env_name(path, ""), format!("{path}."));
-        let below = |name: &str, prefix: &str| name.len() > prefix.len() && name.starts_with(prefix);
-        self.named
-            && (state.env.keys().any(|name| below(name, &variables)) || state.flags.keys().any(|name| below(name, &flags)))
-    }
-
-    fn record(&self, key: &str, kind: Kind, value: Option<String>, source: Source) {
-        let entry = Entry { section: self.path.clone(), key: key.to_owned(), kind, value, source };
-        self.state.borrow_mut().record(entry);
-    }
-
-    fn note(&self, place: &Place, key: &str, what: String, cure: String) {
-        self.state.borrow_mut().fault(place, &join(&self.path, key), what, cure);
-    }
-
-    /// Where the section itself stands.
-    fn place(&self) -> Place {
-        match &self.table {
-            Some(table) => table.place.clone(),
-            None => Place::of(&self.state.borrow().origin),
-        }
-    }
-
-    /// Where a key's value stands, or would.
-    fn place_of(&self, key: &str) -> Place {
-        let state = self.state.borrow();
-        if self.named {
-            if let Some(set) = state.flags.get(&join(&self.path, key)) {
-                return Place::of(&set.origin);
-            }
-            let name = env_name(&self.path, key);
-            if state.env.contains_key(&name) {
-                return Place::of(&Arc::from(name));
-            }
-        }
-        drop(state);
-        let item = self.table.as_ref().and_then(|table| table.items.get(key));
-        item.map_or_else(|| self.place(), |item| item.node.place.clone())
-    }
 }
 
 fn text_of(value: &Value) -> Result<String, String> {
-    match value {
-        Value::Text(text) => Ok(text.clone()),
-        other => Err(format!("expected a string, found {}", other.noun())),
-    }
+    value.text().map(str::to_owned)
 }
 
 fn path_of(value: &Value) -> Result<PathBuf, String> {
-    match text_of(value)? {
-        text if text.is_empty() => Err("expected a path, found an empty string".to_owned()),
+    match value.text()? {
+        "" => Err("expected a path, found an empty string".to_owned()),
         text => Ok(PathBuf::from(text)),
     }
 }
 
 fn texts_of(value: &Value) -> Result<Vec<String>, String> {
-    match value {
-        Value::List(items) => items.iter().map(|item| text_of(&item.value)).collect(),
-        other => Err(format!("expected a list of strings, found {}", other.noun())),
-    }
+    value.list("a list of strings")?.iter().map(|item| text_of(&item.value)).collect()
 }
 
 fn map_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
-    let Value::Table(table) = value else {
-        return Err(format!("expected a table of strings, found {}", value.noun()));
-    };
-    let pair = |(key, item): (&String, &super::value::Item)| {
+    let pair = |(key, item): (&String, &Item)| {
         text_of(&item.node.value).map(|text| (key.clone(), text)).map_err(|what| format!("`{key}`: {what}"))
     };
-    table.items.iter().map(pair).collect()
+    value.table("a table of strings")?.items.iter().map(pair).collect()
 }
 
 fn shown_text(text: &str) -> String {

@@ -298,3 +298,33 @@ fn a_swap_is_seen_by_the_next_load_and_not_by_what_was_loaded() {
     let before = live.load();
     assert_eq!((*live.swap(2), *before, *live.load()), (1, 1, 2));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_and_every_fault_has_a_place_in_it(text in "(\\[{0,2}(agent|tls)\\]{0,2}|name ?= ?|\"x\"|[0-9]s?|\n|\\{|\\}|.){0,12}") {
+        let lines = u32::try_from(text.lines().count()).expect("few") + 1;
+        let faults = match Root::parse(&text, "any.toml") {
+            Err(faults) => faults,
+            Ok(root) => {
+                read_agent(&root);
+                match root.finish() {
+                    Err(faults) => faults,
+                    Ok(_) => return Ok(()),
+                }
+            }
+        };
+        for fault in faults.0 {
+            proptest::prop_assert!(fault.position.is_some_and(|at| at.line >= 1 && at.line <= lines), "{fault}");
+        }
+    }
+
+    #[test]
+    fn any_text_survives_being_shown(name in ".*", key in "[a-z]{1,8}") {
+        let first = Root::empty().set("agent.name", name.clone(), "--name");
+        first.section("agent").text("name", "");
+        let shown = first.finish().expect("valid").to_toml();
+        let again = Root::parse(&shown, "shown.toml").expect("valid TOML");
+        proptest::prop_assume!(!name.contains("://"));
+        proptest::prop_assert_eq!(again.section("agent").text("name", &key), name);
+    }
+}

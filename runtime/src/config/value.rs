@@ -54,6 +54,29 @@ impl Value {
         }
     }
 
+    /// The string it is.
+    pub(super) fn text(&self) -> Result<&str, String> {
+        let Value::Text(text) = self else { return Err(self.instead_of("a string")) };
+        Ok(text)
+    }
+
+    /// The list it is.
+    pub(super) fn list(&self, wanted: &str) -> Result<&[Node], String> {
+        let Value::List(items) = self else { return Err(self.instead_of(wanted)) };
+        Ok(items)
+    }
+
+    /// The table it is.
+    pub(super) fn table(&self, wanted: &str) -> Result<&Arc<Table>, String> {
+        let Value::Table(table) = self else { return Err(self.instead_of(wanted)) };
+        Ok(table)
+    }
+
+    /// What to say when something else was wanted.
+    pub(super) fn instead_of(&self, wanted: &str) -> String {
+        format!("expected {wanted}, found {}", self.noun())
+    }
+
     /// The value that an environment variable or a flag of this kind writes: words need no quotes there.
     pub(super) fn from_words(words: &str, kind: &Kind, place: &Place) -> Result<Value, String> {
         let trimmed = words.trim();
@@ -153,10 +176,7 @@ fn syntax_fault(text: &str, origin: &Arc<str>, error: &toml::de::Error) -> Fault
 /// `a, b` or a TOML array.
 fn list_from_words(words: &str, place: &Place) -> Result<Vec<Node>, String> {
     if words.starts_with('[') {
-        return match toml_value(words, place)? {
-            Value::List(items) => Ok(items),
-            other => Err(format!("expected an array, found {}", other.noun())),
-        };
+        return toml_value(words, place)?.list("an array").map(<[Node]>::to_vec);
     }
     let items = words.split(',').map(str::trim).filter(|item| !item.is_empty());
     Ok(items.map(|item| Node { place: place.clone(), value: Value::Text(item.to_owned()) }).collect())
@@ -165,10 +185,7 @@ fn list_from_words(words: &str, place: &Place) -> Result<Vec<Node>, String> {
 /// `key=value, key=value` or a TOML inline table.
 fn map_from_words(words: &str, place: &Place) -> Result<Table, String> {
     if words.starts_with('{') {
-        return match toml_value(words, place)? {
-            Value::Table(table) => Ok(Arc::unwrap_or_clone(table)),
-            other => Err(format!("expected a table, found {}", other.noun())),
-        };
+        return toml_value(words, place)?.table("a table").map(|table| Table::clone(table));
     }
     let mut table = Table::empty(place.clone());
     for pair in words.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
@@ -215,7 +232,7 @@ pub(super) fn size_of(value: &Value) -> Result<u64, String> {
         Value::Text(text) => quantity::parse_size(text),
         Value::Integer(bytes) => u64::try_from(*bytes).map_err(|_| format!("{bytes} is no size in bytes")),
         Value::Float | Value::Flag(_) | Value::Time | Value::List(_) | Value::Table(_) => {
-            Err(format!("expected a size such as \"16 MiB\", found {}", value.noun()))
+            Err(value.instead_of("a size such as \"16 MiB\""))
         }
     }
 }

@@ -1,0 +1,71 @@
+# Everyday tasks. `make up` and `make test` are the two that matter; CI runs `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+DATA ?= ./logmesh-data
+# Said by `logmesh --version`.
+export LOGMESH_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) ($(shell git rev-parse --short=12 HEAD 2>/dev/null || echo no revision))
+
+# Binaries under test can be told to fail (an index that crawls, a clock that is off); those that people run cannot.
+FAULTS := --features logmesh/faults
+BINARIES := $(CARGO) build --locked --workspace --bins $(FAULTS)
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: setup
+setup: ## Install missing system packages (Debian), or name them
+	@packages=(); \
+	command -v cc >/dev/null || packages+=(gcc libc6-dev); \
+	command -v c++ >/dev/null || packages+=(g++); \
+	command -v unshare >/dev/null || packages+=(util-linux); \
+	command -v git >/dev/null || packages+=(git); \
+	if (( $${#packages[@]} )); then \
+	  sudo=""; [[ $$(id -u) == 0 ]] || sudo="sudo -n"; \
+	  if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
+	    $$sudo apt-get update -q && $$sudo apt-get install -q -y --no-install-recommends "$${packages[@]}"; \
+	  else \
+	    echo "missing: $${packages[*]}; install them with your package manager, then try again" >&2; exit 1; \
+	  fi; \
+	fi
+	@command -v $(CARGO) >/dev/null || { echo "missing: cargo (Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer): see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: up
+up: setup ## Build, and run the whole pipeline on living sample logs
+	$(CARGO) build --locked -p logmesh
+	@echo "Search it from another terminal: target/debug/logmesh search error --data $(DATA)"
+	target/debug/logmesh up --demo --data $(DATA)
+
+.PHONY: test
+test: setup lint ## Everything that CI runs
+	$(BINARIES)
+	$(CARGO) test --locked --workspace --exclude logmesh-tests $(FAULTS)
+	$(CARGO) test --locked -p logmesh-tests -- --test-threads=2
+
+.PHONY: lint
+lint: ## Formatting, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets $(FAULTS) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+.PHONY: soak
+soak: setup ## The end-to-end scenarios at their full counts
+	$(BINARIES)
+	LOGMESH_SOAK=1 $(CARGO) test --locked -p logmesh-tests -- --test-threads=1 --nocapture
+
+.PHONY: bench
+bench: setup ## One table of figures, beside limits measured in the same run
+	$(CARGO) build --locked --release -p logmesh -p logmesh-agent
+	$(CARGO) run --locked --release -p logmesh-tests --bin bench
+
+.PHONY: docs
+docs: ## The crates' documentation, in target/doc
+	$(CARGO) doc --locked --workspace --no-deps
+
+.PHONY: generate
+generate: ## Generate the wire types anew after a change of the proto
+	LOGMESH_GENERATE=1 $(CARGO) test --locked -p logmesh-proto --test generated

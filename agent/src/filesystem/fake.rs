@@ -1,0 +1,256 @@
+//! A file system in memory, for tests: names, inodes that are reused, births that may be missing, and a clock that each
+//! change moves on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::{Entry, FileStat, Filesystem, Handle, Kind};
+
+#[derive(Debug, Default)]
+struct Node {
+    inode: u64,
+    birth: i64,
+    content: Vec<u8>,
+    modified: i64,
+    links: u64,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    /// Every node ever made, open or not; a node without links lives on for its handles.
+    nodes: Vec<Node>,
+    names: BTreeMap<PathBuf, usize>,
+    directories: BTreeSet<PathBuf>,
+    unreadable: BTreeSet<PathBuf>,
+    clock: i64,
+    no_births: bool,
+    device: u64,
+    open: BTreeMap<usize, usize>,
+}
+
+/// The file system; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FakeFilesystem(Arc<Mutex<World>>);
+
+/// An open file of it.
+#[derive(Debug)]
+pub(crate) struct FakeHandle {
+    world: FakeFilesystem,
+    node: usize,
+}
+
+impl FakeFilesystem {
+    pub(crate) fn new() -> Self {
+        let fake = Self::default();
+        fake.world().device = 1;
+        fake
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn forget_births(&self) {
+        self.world().no_births = true;
+    }
+
+    pub(crate) fn set_device(&self, device: u64) {
+        self.world().device = device;
+    }
+
+    pub(crate) fn set_unreadable(&self, path: &str, unreadable: bool) {
+        let mut world = self.world();
+        if unreadable {
+            world.unreadable.insert(path.into());
+        } else {
+            world.unreadable.remove(Path::new(path));
+        }
+    }
+
+    /// Appends; creates the file with the lowest free inode where there is none.
+    pub(crate) fn append(&self, path: &str, bytes: &[u8]) {
+        let mut world = self.world();
+        world.clock += 1;
+        let clock = world.clock;
+        let node = match world.names.get(Path::new(path)) {
+            Some(&node) => node,
+            None => world.create(path.into()),
+        };
+        world.nodes[node].content.extend_from_slice(bytes);
+        world.nodes[node].modified = clock;
+    }
+
+    /// Cuts to `size`.
+    pub(crate) fn truncate(&self, path: &str, size: usize) {
+        let mut world = self.world();
+        world.clock += 1;
+        let (clock, node) = (world.clock, world.names[Path::new(path)]);
+        world.nodes[node].content.truncate(size);
+        world.nodes[node].modified = clock;
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        let mut world = self.world();
+        world.clock += 1;
+        let node = world.names.remove(Path::new(from)).unwrap();
+        if let Some(old) = world.names.insert(to.into(), node) {
+            world.nodes[old].links -= 1;
+        }
+    }
+
+    pub(crate) fn delete(&self, path: &str) {
+        let mut world = self.world();
+        world.clock += 1;
+        let node = world.names.remove(Path::new(path)).unwrap();
+        world.nodes[node].links -= 1;
+    }
+
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let content = self.content(from).unwrap();
+        self.append(to, &content);
+    }
+
+    pub(crate) fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let world = self.world();
+        world.names.get(Path::new(path)).map(|&node| world.nodes[node].content.clone())
+    }
+
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        self.world().names.contains_key(Path::new(path))
+    }
+
+    /// Descriptors that are open.
+    pub(crate) fn open_files(&self) -> usize {
+        self.world().open.values().sum()
+    }
+}
+
+impl World {
+    fn create(&mut self, path: PathBuf) -> usize {
+        let taken: BTreeSet<u64> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(index, node)| node.links > 0 || self.open.get(index).is_some_and(|count| *count > 0))
+            .map(|(_, node)| node.inode)
+            .collect();
+        let inode = (10..).find(|inode| !taken.contains(inode)).unwrap();
+        self.nodes.push(Node { inode, birth: self.clock, links: 1, ..Node::default() });
+        let mut directory = path.parent();
+        while let Some(parent) = directory {
+            self.directories.insert(parent.into());
+            directory = parent.parent();
+        }
+        self.names.insert(path, self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    fn stat(&self, node: usize) -> FileStat {
+        let found = &self.nodes[node];
+        FileStat {
+            device: self.device,
+            inode: found.inode,
+            birth_nano: (!self.no_births).then_some(found.birth),
+            size: found.content.len() as u64,
+            modified_nano: found.modified,
+            changed_nano: found.modified,
+            links: found.links,
+            kind: Kind::File,
+        }
+    }
+}
+
+impl Filesystem for FakeFilesystem {
+    type Handle = FakeHandle;
+
+    fn list(&self, directory: &Path, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
+        let mut entries = Vec::new();
+        {
+            let world = self.world();
+            if !world.directories.contains(directory) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            for (path, node) in &world.names {
+                if path.parent() == Some(directory) {
+                    let name = path.file_name().unwrap().to_owned();
+                    entries.push(Entry { name, inode: world.nodes[*node].inode, kind: Kind::File });
+                }
+            }
+            for path in &world.directories {
+                if path.parent() == Some(directory) {
+                    let name = path.file_name().unwrap().to_owned();
+                    entries.push(Entry { name, inode: 1, kind: Kind::Directory });
+                }
+            }
+        }
+        entries.into_iter().for_each(visit);
+        Ok(())
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        let world = self.world();
+        if world.directories.contains(path) {
+            let directory = FileStat { inode: 1, kind: Kind::Directory, ..world_stat_of_directory(world.device) };
+            return Ok(directory);
+        }
+        world.names.get(path).map(|&node| world.stat(node)).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<FakeHandle> {
+        let mut world = self.world();
+        if world.unreadable.contains(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let Some(&node) = world.names.get(path) else { return Err(io::ErrorKind::NotFound.into()) };
+        *world.open.entry(node).or_default() += 1;
+        Ok(FakeHandle { world: self.clone(), node })
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.into())
+    }
+}
+
+fn world_stat_of_directory(device: u64) -> FileStat {
+    FileStat {
+        device,
+        inode: 1,
+        birth_nano: None,
+        size: 0,
+        modified_nano: 0,
+        changed_nano: 0,
+        links: 2,
+        kind: Kind::Directory,
+    }
+}
+
+impl Handle for FakeHandle {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let world = self.world.world();
+        let content = &world.nodes[self.node].content;
+        let start = content.len().min(usize::try_from(offset).unwrap());
+        let count = buffer.len().min(content.len() - start);
+        buffer[..count].copy_from_slice(&content[start..start + count]);
+        Ok(count)
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        Ok(self.world.world().stat(self.node))
+    }
+
+    fn filesystem_id(&self) -> u64 {
+        77
+    }
+}
+
+impl Drop for FakeHandle {
+    fn drop(&mut self) {
+        if let Some(count) = self.world.world().open.get_mut(&self.node) {
+            *count -= 1;
+        }
+    }
+}
