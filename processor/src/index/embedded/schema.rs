@@ -104,7 +104,7 @@ pub(crate) fn schema() -> (Schema, Fields) {
 
 /// The tokenizers that the schema names.
 pub(crate) fn tokenizers() -> TokenizerManager {
-    let manager = TokenizerManager::new();
+    let manager = TokenizerManager::default();
     manager.register(WORDS, TextAnalyzer::from(Words::default()));
     manager.register(KEYWORD, TextAnalyzer::from(Keyword::default()));
     manager.register(LINES, TextAnalyzer::from(Lines::default()));
