@@ -30,12 +30,15 @@ struct Arguments {
     /// Be the gateway of a measurement, with the certificates in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
     null_gateway: Option<PathBuf>,
+    /// As that gateway, say when so many bytes of sources have arrived.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    until: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.null_gateway {
-        Some(pki) => gateway::serve(pki),
+        Some(pki) => gateway::serve(pki, arguments.until),
         None => measure(&arguments.stages),
     };
     match done {
