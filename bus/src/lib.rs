@@ -10,6 +10,8 @@
 
 mod bus;
 mod consumer;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod delivery;
 mod error;
 pub mod local;

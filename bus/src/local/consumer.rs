@@ -107,10 +107,8 @@ impl LocalConsumer {
             group.tick(now);
             shared.wake.all();
         }
-        let event = self
-            .take_lost(group)
-            .or_else(|| self.take_revoking(group))
-            .or_else(|| self.take_assigned(group, &shared));
+        let event =
+            self.take_lost(group).or_else(|| self.take_revoking(group)).or_else(|| self.take_assigned(group, &shared));
         (event, group.deadline())
     }
 
@@ -151,7 +149,8 @@ impl LocalConsumer {
             let store = &shared.stores[shared.store_of(&partition.topic)];
             let Some(topic) = store.topics.find(&partition.topic) else { continue };
             let generation = holding.generation;
-            let told = Told { generation, topic, committed, next: committed, paused: false, revoking: false, segment: 0 };
+            let told =
+                Told { generation, topic, committed, next: committed, paused: false, revoking: false, segment: 0 };
             self.told.insert(partition.clone(), told);
             assigned.push(Assignment { partition: partition.clone(), committed });
         }
@@ -166,9 +165,8 @@ impl LocalConsumer {
         let ready = |(partition, told): &(&TopicPartition, &Told)| {
             !told.paused && !told.revoking && told.end(partition) > told.next.unwrap_or(0)
         };
-        let later = self.last.as_ref().and_then(|last| {
-            self.told.range((Bound::Excluded(last), Bound::Unbounded)).find(ready)
-        });
+        let later =
+            self.last.as_ref().and_then(|last| self.told.range((Bound::Excluded(last), Bound::Unbounded)).find(ready));
         let Some((partition, told)) = later.or_else(|| self.told.iter().find(ready)) else { return };
         let (shared, topic, from) = (self.shared.clone(), told.topic.clone(), told.next);
         let (bytes, mut segment) = (self.turn_bytes, told.segment);
@@ -188,7 +186,8 @@ impl LocalConsumer {
     fn finish_fetch(&mut self, (fetch, read): (Fetch, ReadOutcome)) -> Result<Option<Event>, BusError> {
         let told = self.told.get_mut(&fetch.partition).filter(|told| told.generation == fetch.generation);
         let Some(told) = told.filter(|told| !told.paused && !told.revoking) else { return Ok(None) };
-        let (fetched, segment) = read.map_err(|error| BusError::Fatal { reason: format!("reading panicked: {error}") })?;
+        let (fetched, segment) =
+            read.map_err(|error| BusError::Fatal { reason: format!("reading panicked: {error}") })?;
         let fetched = fetched.map_err(|error| BusError::Unavailable {
             reason: format!("reading {} failed: {error}", fetch.partition),
         })?;

@@ -226,7 +226,8 @@ impl Group {
 
     /// How many partitions each member may keep: who holds most now gets the odd ones.
     fn shares(&self) -> BTreeMap<MemberId, usize> {
-        let read = self.partitions.keys().filter(|name| self.members.values().any(|member| member.matches(&name.topic)));
+        let read =
+            self.partitions.keys().filter(|name| self.members.values().any(|member| member.matches(&name.topic)));
         let count = read.count();
         let mut members: Vec<(MemberId, usize)> =
             self.members.keys().map(|member| (*member, self.held(*member).count())).collect();

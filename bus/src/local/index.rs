@@ -71,7 +71,12 @@ impl SegmentIndex {
 
 impl Index {
     /// Changes the index of the segment that is written; `segment` above the last one turns to a new one.
-    pub(super) fn write<T>(&self, segment: u64, begun_unix_nano: u64, change: impl FnOnce(&mut SegmentIndex) -> T) -> T {
+    pub(super) fn write<T>(
+        &self,
+        segment: u64,
+        begun_unix_nano: u64,
+        change: impl FnOnce(&mut SegmentIndex) -> T,
+    ) -> T {
         let mut active = lock(&self.active);
         if active.0 != segment {
             let (number, sealed) = std::mem::replace(&mut *active, (segment, SegmentIndex::new(begun_unix_nano)));

@@ -223,7 +223,10 @@ impl Keeper {
                 }
                 if readers.is_empty() {
                     if self.unread.insert(topic.clone()) {
-                        tracing::warn!(topic, "records are kept that no group reads: they hold disk space until one does");
+                        tracing::warn!(
+                            topic,
+                            "records are kept that no group reads: they hold disk space until one does"
+                        );
                     }
                     return false;
                 }

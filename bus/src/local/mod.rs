@@ -141,7 +141,9 @@ impl LocalBus {
             match groups.get(name) {
                 None => return Ok(false),
                 Some(group) if group.has_members() => {
-                    return Err(BusError::Invalid { reason: format!("the group `{name}` has members: stop them first") });
+                    return Err(BusError::Invalid {
+                        reason: format!("the group `{name}` has members: stop them first"),
+                    });
                 }
                 Some(_) => groups.remove(name),
             };
@@ -202,7 +204,8 @@ impl LocalBus {
             let store = &self.shared.stores[self.shared.store_of(&partition.topic)];
             let number = u16::try_from(partition.partition).unwrap_or(u16::MAX);
             let topic = store.topics.find(&partition.topic);
-            let end = topic.as_ref().and_then(|topic| topic.partitions.get(usize::from(number))).map_or(0, Ends::durable);
+            let end =
+                topic.as_ref().and_then(|topic| topic.partitions.get(usize::from(number))).map_or(0, Ends::durable);
             let key = (partition.topic.clone(), number);
             let committed = match committed {
                 Some(committed) => committed,
