@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use logmesh_proto::{Envelope, Limits, Opener, v1};
 use logmesh_processor::document::{Builder, BuilderConfig, Document};
 use logmesh_processor::index::embedded::{Embedded, EmbeddedConfig};
 use logmesh_processor::index::{Index as _, Mode};
 use logmesh_processor::parse::Format;
+use logmesh_proto::{Envelope, Limits, Opener, v1};
 
 use crate::batches::cut;
 use crate::clock::{measured, own_cpu};

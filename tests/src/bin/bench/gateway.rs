@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use crate::batches::cut;
 use crate::clock::cpu_of;
 use crate::corpus::Corpus;
-use crate::table::Cost;
+use crate::table::{Cost, megabytes};
 
 /// Name of the mesh.
 const MESH: &str = "bench";
@@ -159,10 +159,16 @@ pub(crate) fn measure(corpus: &Corpus, pki: &Pki, scan_limit: f64) -> Result<()>
     let (bytes, lines) = runtime.block_on(send(&gateway, pki, &batches))?;
     let cost = Cost { bytes, lines, cpu: gateway.cpu()? - cpu, wall: wall.elapsed() };
     let mut row = cost.row("gateway: zstd batches to a null bus");
+    let share = batches.iter().map(|batch| batch.payload.len() as f64).sum::<f64>() / raw_bytes(&batches) as f64;
+    row.figure = format!("{}; {} encoded", row.figure, megabytes(cost.bytes_per_second() * share));
     row.of_limit = Some((cost.bytes_per_core() / scan_limit, "reading and finding lines"));
     row.floor = Some(("0.6 GB/s per core", cost.bytes_per_core() >= FLOOR));
     row.print();
     Ok(())
+}
+
+fn raw_bytes(batches: &[v1::Batch]) -> u64 {
+    batches.iter().map(|batch| batch.end_offset - batch.first_offset).sum()
 }
 
 async fn send(gateway: &NullGateway, pki: &Pki, batches: &[v1::Batch]) -> Result<(u64, u64)> {

@@ -4,8 +4,10 @@
 //! is of the one process whose stage it is, user and system together.
 
 mod batches;
+mod bus;
 mod clock;
 mod corpus;
+mod documents;
 mod gateway;
 mod limits;
 mod table;
@@ -25,7 +27,7 @@ use crate::limits::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Stages to measure: gateway, whole. All by default.
+    /// Stages to measure: gateway, bus, processor, index, whole. All by default.
     stages: Vec<String>,
     /// Be the gateway of a measurement, with the certificates in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
@@ -59,6 +61,15 @@ fn measure(stages: &[String]) -> Result<()> {
     let pki = Pki::make(&corpus.scratch("pki")?)?;
     if wanted("gateway") {
         gateway::measure(&corpus, &pki, limits.scan)?;
+    }
+    if wanted("bus") {
+        bus::measure(&corpus, limits.write)?;
+    }
+    if wanted("processor") {
+        documents::processor(&corpus)?;
+    }
+    if wanted("index") {
+        documents::index(&corpus)?;
     }
     if wanted("whole") {
         whole::measure(&corpus)?;
