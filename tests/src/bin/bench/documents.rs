@@ -105,18 +105,20 @@ pub(crate) fn index(corpus: &Corpus) -> Result<()> {
 async fn write(index: &Embedded, bulks: Vec<Vec<Document>>) -> Result<u64> {
     let (mut under_way, mut lines) = (FuturesUnordered::new(), 0);
     for documents in bulks {
-        if under_way.len() == BULKS {
-            lines += done(under_way.next().await.unwrap_or_default())?;
+        if under_way.len() == BULKS
+            && let Some(outcomes) = under_way.next().await
+        {
+            lines += done(&outcomes)?;
         }
         under_way.push(index.bulk(documents, Mode::Create));
     }
     while let Some(outcomes) = under_way.next().await {
-        lines += done(outcomes)?;
+        lines += done(&outcomes)?;
     }
     Ok(lines)
 }
 
-fn done(outcomes: Vec<logmesh_processor::index::Outcome>) -> Result<u64> {
+fn done(outcomes: &[logmesh_processor::index::Outcome]) -> Result<u64> {
     ensure!(outcomes.iter().all(logmesh_processor::index::Outcome::is_done), "a document was refused");
     Ok(outcomes.len() as u64)
 }

@@ -3,6 +3,7 @@
 //! `bench [STAGE…]` measures all stages or those named. Rates are of raw log bytes (1 MB = 10^6 bytes), processor time
 //! is of the one process whose stage it is, user and system together.
 
+mod agent;
 mod batches;
 mod bus;
 mod clock;
@@ -27,7 +28,7 @@ use crate::limits::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Stages to measure: gateway, bus, processor, index, whole. All by default.
+    /// Stages to measure: agent, gateway, bus, processor, index, idle, whole. All by default.
     stages: Vec<String>,
     /// Be the gateway of a measurement, with the certificates in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
@@ -59,6 +60,9 @@ fn measure(stages: &[String]) -> Result<()> {
     table::print_head();
     let limits = Limits::measure(&corpus)?;
     let pki = Pki::make(&corpus.scratch("pki")?)?;
+    if wanted("agent") {
+        agent::measure(&corpus, &pki, &limits)?;
+    }
     if wanted("gateway") {
         gateway::measure(&corpus, &pki, limits.scan)?;
     }
@@ -70,6 +74,9 @@ fn measure(stages: &[String]) -> Result<()> {
     }
     if wanted("index") {
         documents::index(&corpus)?;
+    }
+    if wanted("idle") {
+        agent::at_rest(&corpus, &pki)?;
     }
     if wanted("whole") {
         whole::measure(&corpus)?;
