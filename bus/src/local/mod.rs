@@ -323,13 +323,14 @@ fn restore_groups(options: &LocalOptions, kept: Groups) -> BTreeMap<String, Grou
 fn journal_options(options: &LocalOptions, name: &str) -> Result<Options, BusError> {
     let entry_bytes_max = options.record_bytes_max + codec::overhead(HEADERS_USUAL);
     let volume = volume_bytes(&options.directory)?;
-    let small = (volume / 16).max(2 * entry_bytes_max as u64);
+    let small = (volume.min(options.backlog_bytes_max) / 16).max(2 * entry_bytes_max as u64);
     Ok(Options {
         segment_bytes: options.segment_bytes.unwrap_or((128 << 20).min(small)),
         entry_bytes_max,
         queue_bytes: options.queue_bytes,
         group_bytes: (options.queue_bytes / 2).clamp(1, 8 << 20),
         reserve_bytes: options.reserve_bytes.unwrap_or((64 << 20).min(volume / 20)),
+        stored_bytes_max: options.backlog_bytes_max,
         probe_interval: options.probe_interval,
         ..Options::new(options.directory.join(name))
     })
