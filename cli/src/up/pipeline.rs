@@ -14,7 +14,7 @@ use logmesh_bus::{
 };
 use logmesh_gateway::{Gateway, PolicyRule};
 use logmesh_processor::{
-    Processor, dead_letter,
+    Processor, dead_letter, search,
     index::{
         Index,
         embedded::{Embedded, EmbeddedConfig},
@@ -308,8 +308,7 @@ fn start_processor(
 
 fn start_admin(stages: &mut Stages, listener: TcpListener, admin: Admin, stores: &Stores) {
     let shutdown = Shutdown::new();
-    let router = axum::Router::new();
-    let _ = stores;
+    let router = search::router(Arc::clone(&stores.index));
     stages.start("admin address", shutdown.clone(), async move {
         admin::serve(listener, admin, router, shutdown).await?;
         Ok(Exit::Clean)
