@@ -294,14 +294,21 @@ fn ensure_topic(shared: &Shared, name: &str) -> Result<Arc<Topic>, AppendError> 
 
 /// Offsets that a group has committed are never given again, whatever became of the journal.
 fn raise_ends(options: &LocalOptions, openings: &[Opening], kept: &Groups) {
+    let mut counts = BTreeMap::<&str, u32>::new();
+    for partition in kept.values().flat_map(|kept| kept.commits.keys()) {
+        let count = counts.entry(&partition.topic).or_insert(options.partitions);
+        *count = (*count).max(partition.partition + 1);
+    }
     for (partition, committed) in kept.values().flat_map(|kept| &kept.commits) {
-        let opening = openings.get(usize::from(is_set_apart(options, &partition.topic)));
-        let topic = opening.and_then(|opening| opening.topics().find(&partition.topic));
+        let Some(opening) = openings.get(usize::from(is_set_apart(options, &partition.topic))) else { continue };
+        let count = counts.get(partition.topic.as_ref()).copied().unwrap_or(options.partitions);
+        let made = opening.topics().ensure(&partition.topic, u16::try_from(count).unwrap_or(u16::MAX));
         let number = usize::try_from(partition.partition).unwrap_or(usize::MAX);
-        if let Some(ends) = topic.as_ref().and_then(|topic| topic.partitions.get(number)) {
-            if ends.durable() < *committed {
-                tracing::warn!(%partition, end = ends.durable(), committed, "the journal ends below a commit: records are gone");
-            }
+        let Some((topic, _)) = made else { continue };
+        let Some(ends) = topic.partitions.get(number) else { continue };
+        if ends.durable() < *committed {
+            let end = ends.durable();
+            tracing::warn!(%partition, end, committed, "the journal ends below a commit: records are gone");
             ends.raise(*committed);
         }
     }
