@@ -31,7 +31,8 @@ pub struct LocalOptions {
     /// Groups to register at open, each with its topics or patterns, so that nothing is removed before their first start.
     pub groups: Vec<(String, Vec<String>)>,
     /// Topics or patterns that are kept in a journal of their own, so that one record there that nobody reads (a dead
-    /// letter) does not hold back the removal of all others.
+    /// letter) does not hold back the removal of all others. To be decided once: a topic that is set apart later begins
+    /// anew there, and what the group has not read of it before is not found any more.
     pub set_apart: Vec<String>,
 }
 

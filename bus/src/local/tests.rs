@@ -1,6 +1,7 @@
 //! The contract over the local form, and what is its own.
 
 mod crashes;
+mod faults;
 mod model;
 mod room;
 
