@@ -14,11 +14,12 @@ use logmesh_bus::{
 };
 use logmesh_gateway::{Gateway, PolicyRule};
 use logmesh_processor::{
-    Processor, dead_letter, search,
+    Processor, dead_letter,
     index::{
         Index,
         embedded::{Embedded, EmbeddedConfig},
     },
+    search,
 };
 use logmesh_runtime::{
     Context,
@@ -126,7 +127,7 @@ async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory) 
         data.path().join("pki").display()
     );
     println!("data    {}", data.path().display());
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What keeps data: the bus and the index.
@@ -145,6 +146,7 @@ impl Stores {
         let fresh = !directory.exists();
         let options = LocalOptions {
             partitions: settings.bus.partitions,
+            backlog_bytes_max: settings.bus.backlog_bytes_max,
             queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
             groups: vec![
                 (settings.processor.group.clone(), settings.processor.subscription().topics),
