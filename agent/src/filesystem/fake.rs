@@ -194,8 +194,7 @@ impl Filesystem for FakeFilesystem {
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let world = self.world();
         if world.directories.contains(path) {
-            let directory = FileStat { inode: 1, kind: Kind::Directory, ..world_stat_of_directory(world.device) };
-            return Ok(directory);
+            return Ok(stat_of_directory(path, world.device));
         }
         world.names.get(path).map(|&node| world.stat(node)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -215,10 +214,10 @@ impl Filesystem for FakeFilesystem {
     }
 }
 
-fn world_stat_of_directory(device: u64) -> FileStat {
+fn stat_of_directory(path: &Path, device: u64) -> FileStat {
     FileStat {
         device,
-        inode: 1,
+        inode: 1_000_000 + xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes()) % 1_000_000_000,
         birth_nano: None,
         size: 0,
         modified_nano: 0,

@@ -103,6 +103,8 @@ pub(super) struct Source<H> {
     pub(super) encoded_bytes_max: usize,
     /// Up to where an unterminated rest was seen.
     pub(super) scanned: u64,
+    /// Size at which a read last proved that the file is still this generation's.
+    pub(super) proven: u64,
     /// When that rest is sent.
     pub(super) flush_at: Option<Duration>,
     /// Since when there are bytes to read.
@@ -140,6 +142,7 @@ impl<H> Source<H> {
             kept: Vec::new(),
             encoded_bytes_max: usize::MAX,
             scanned: 0,
+            proven: 0,
             flush_at: None,
             pending_since: None,
             grown_at: now,

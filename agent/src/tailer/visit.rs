@@ -89,14 +89,14 @@ impl<F: Filesystem> Tailer<F> {
 
     fn read_new(&mut self, number: StreamNumber, now: Now) -> io::Result<()> {
         let Some(source) = self.sources.get(&number) else { return Ok(()) };
-        let seen = source.seen.size;
+        let proven = source.proven;
         if source.unread() == 0 {
             return Ok(());
         }
         let mut wanted = QUANTUM_BYTES;
         loop {
             let Some(read) = self.read_block(number, wanted)? else {
-                self.truncated(number, seen, now);
+                self.truncated(number, proven, now);
                 return Ok(());
             };
             if !self.identify(number, &read) {
@@ -289,6 +289,7 @@ impl<F: Filesystem> Tailer<F> {
         let sample = done.consumed as f64 / elapsed;
         source.rate = source.rate.mul_add(0.7, sample * 0.3);
         source.visited_at = now.mono;
+        source.proven = source.seen.size.max(size);
         source.pending_since = None;
         if done.stopped || !read.at_end {
             return;
@@ -312,8 +313,8 @@ impl<F: Filesystem> Tailer<F> {
             if source.short {
                 self.give_up(number, "the copy ends before it");
             } else {
-                let seen = source.seen.size;
-                self.truncated(number, seen, now);
+                let proven = source.proven;
+                self.truncated(number, proven, now);
             }
             return Ok(());
         }

@@ -140,7 +140,7 @@ impl Model {
         match how {
             0 => self.rig.give_back(parcel, Returned::Corrupt),
             1 => self.rig.give_back(parcel, Returned::Held { delay: Duration::from_secs(2) }),
-            2 => self.rig.give_back(parcel, Returned::TooLarge { limit: 600 }),
+            2 if parcel.batch.record_count > 1 => self.rig.give_back(parcel, Returned::TooLarge { limit: 600 }),
             3 => {
                 // Stored, and the answer lost with the session: it is sent again.
                 self.rig.keep(&parcel);

@@ -380,9 +380,9 @@ fn what_a_truncation_took_away_unread_is_counted() {
 #[test]
 fn one_busy_file_does_not_starve_the_others() {
     let mut rig = Rig::new();
-    rig.files.append("/logs/a.log", lines("a", 0..100_000).as_bytes());
+    rig.files.append("/logs/a.log", lines("a", 0..300_000).as_bytes());
     (0..50).for_each(|file| rig.files.append(&format!("/logs/small-{file}.log"), b"small\n"));
-    for _ in 0..20 {
+    for _ in 0..4 {
         rig.turn(Vec::new());
         for parcel in std::mem::take(&mut rig.waiting) {
             rig.acknowledge(&parcel);
@@ -390,5 +390,5 @@ fn one_busy_file_does_not_starve_the_others() {
     }
     let small = rig.kept.values().filter(|(body, _)| body == b"small").count();
     assert_eq!(small, 50);
-    assert!(rig.kept.len() < 100_000);
+    assert!(rig.kept.len() < 250_000);
 }
