@@ -13,6 +13,7 @@
 
 mod agent;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod discovery;
 pub mod filesystem;

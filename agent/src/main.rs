@@ -1,0 +1,23 @@
+//! `logmesh-agent`: the agent alone, for edge hosts. Links neither Kafka nor an index.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use logmesh_agent::command;
+
+/// Tails files and ships them to gateways, none lost and none twice.
+#[derive(Debug, Parser)]
+#[command(
+    name = "logmesh-agent",
+    version = option_env!("LOGMESH_VERSION").unwrap_or(env!("CARGO_PKG_VERSION")),
+    max_term_width = 110,
+    after_help = "Examples:\n  logmesh-agent --config agent.toml\n  logmesh-agent check --config agent.toml"
+)]
+struct Arguments {
+    #[command(flatten)]
+    arguments: command::Arguments,
+}
+
+fn main() -> ExitCode {
+    command::run("logmesh-agent", &Arguments::parse().arguments)
+}
