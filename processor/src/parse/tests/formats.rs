@@ -286,3 +286,9 @@ fn what_is_nearly_json_is_text() {
         assert_eq!(auto(line).format, "json", "{line}");
     }
 }
+
+#[test]
+fn a_byte_order_mark_hides_nothing() {
+    assert_eq!(auto("\u{feff}{\"msg\":\"m\"}"), Found { message: some("m"), ..found("json") });
+    assert_eq!(auto("\u{feff}plain"), found("text"));
+}
