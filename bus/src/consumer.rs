@@ -40,7 +40,7 @@ impl Subscription {
     }
 }
 
-fn matches_pattern(pattern: &str, topic: &str) -> bool {
+pub(crate) fn matches_pattern(pattern: &str, topic: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == topic };
     let Some(mut remaining) = topic.strip_prefix(head) else { return false };
     let mut pieces = rest.split('*').peekable();

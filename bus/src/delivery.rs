@@ -1,9 +1,11 @@
 //! The promise that an append hands back.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::{AppendError, Position};
@@ -11,9 +13,20 @@ use crate::{AppendError, Position};
 /// Resolves once the record is durable, or once it is certain that this bus will not answer for it.
 ///
 /// Dropping it takes nothing back: the record may still become durable.
-#[derive(Debug)]
 #[must_use = "a record is not durable before its delivery has resolved"]
-pub struct Delivery(oneshot::Receiver<Result<Position, AppendError>>);
+pub struct Delivery(Answer);
+
+/// Most deliveries are answered through a channel, which costs no second allocation.
+enum Answer {
+    Channel(oneshot::Receiver<Result<Position, AppendError>>),
+    Future(BoxFuture<'static, Result<Position, AppendError>>),
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Delivery").finish_non_exhaustive()
+    }
+}
 
 /// The bus's end of a [`Delivery`]. Dropped without an answer it says [`AppendError::Unavailable`].
 #[derive(Debug)]
@@ -23,7 +36,12 @@ impl Delivery {
     /// A delivery and the end that answers it.
     pub fn channel() -> (DeliverySender, Self) {
         let (sender, receiver) = oneshot::channel();
-        (DeliverySender(sender), Self(receiver))
+        (DeliverySender(sender), Self(Answer::Channel(receiver)))
+    }
+
+    /// A delivery that is answered by a future: for those who put something between a bus and its user.
+    pub fn from_future(answer: impl Future<Output = Result<Position, AppendError>> + Send + 'static) -> Self {
+        Self(Answer::Future(Box::pin(answer)))
     }
 
     /// A delivery that is answered already.
@@ -46,10 +64,12 @@ impl Future for Delivery {
     type Output = Result<Position, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|answer| {
-            answer.unwrap_or_else(|_| {
-                Err(AppendError::Unavailable { reason: "the bus went away without an answer".to_owned() })
-            })
-        })
+        match &mut self.0 {
+            Answer::Channel(receiver) => Pin::new(receiver).poll(context).map(|answer| {
+                let gone = || AppendError::Unavailable { reason: "the bus went away without an answer".to_owned() };
+                answer.unwrap_or_else(|_| Err(gone()))
+            }),
+            Answer::Future(future) => future.as_mut().poll(context),
+        }
     }
 }

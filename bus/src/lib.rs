@@ -1,7 +1,7 @@
 //! The durable log between gateway and processor: one trait, and the forms behind it.
 //!
 //! What lives here: [`Bus`] and [`Consumer`], the words they speak in ([`Record`], [`Position`], [`Event`], ...), and
-//! `local`, the form for one machine. What does not: what a record means (the envelope belongs to `logmesh-proto`),
+//! [`local`], the form for one machine. What does not: what a record means (the envelope belongs to `logmesh-proto`),
 //! and who may write where (that is the gateway's policy).
 //!
 //! The trait is shaped for Kafka as much as for the journal: partitions by key, groups, a contiguous commit, lag, and
@@ -10,8 +10,11 @@
 
 mod bus;
 mod consumer;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod delivery;
 mod error;
+pub mod local;
 mod record;
 
 pub use bus::{Bus, Condition};

@@ -91,8 +91,8 @@ impl Connections {
         let user_timeout = u32::try_from(IDLE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, user_timeout);
         let handshake = async {
-            // A peer that says nothing takes no place among the handshakes.
-            socket.readable().await.map_err(|error| Refusal::of_gateway(&error))?;
+            // A peer that says nothing takes no place among the handshakes. `readable` may say so without reason.
+            socket.peek(&mut [0]).await.map_err(|error| Refusal::of_gateway(&error))?;
             let _place = self.handshakes.acquire().await;
             let (config, observed) = self.shared.tls.server_observed();
             let accepted = TlsAcceptor::from(config).accept(socket).await;

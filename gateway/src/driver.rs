@@ -81,6 +81,7 @@ struct Durable {
 }
 
 /// What happened.
+#[allow(clippy::large_enum_variant, reason = "made and taken apart at once; a box would cost each frame an allocation")]
 enum Event {
     Durable(u64, Result<(), AppendError>),
     Published(u64, Result<(Permit, Delivery), AppendError>),
@@ -126,6 +127,7 @@ impl Driver {
             }
             Ending::Status(status) => {
                 tracing::warn!(session = self.live.id, identity, code = ?status.code(), reason = status.message(), "session ended by the gateway");
+                self.live.abandon();
                 // The client may have stopped reading as well; then it learns from the closed stream.
                 let _ = timeout(Duration::from_secs(1), self.answers.send(Err(status))).await;
             }
@@ -143,7 +145,7 @@ impl Driver {
             }
             let event = self.next(frames, &mut publishing, &mut durable).await;
             let ending = match event {
-                Event::Durable(sequence, outcome) => self.delivered(sequence, outcome),
+                Event::Durable(sequence, outcome) => self.delivered(sequence, &outcome),
                 Event::Published(sequence, outcome) => {
                     publishing = None;
                     match outcome {
@@ -151,7 +153,7 @@ impl Driver {
                             durable.push(Durable { sequence, delivery, _memory: memory });
                             None
                         }
-                        Err(error) => self.delivered(sequence, Err(error)),
+                        Err(error) => self.delivered(sequence, &Err(error)),
                     }
                 }
                 Event::Room => self.send(),
@@ -250,7 +252,7 @@ impl Driver {
         None
     }
 
-    fn delivered(&mut self, sequence: u64, outcome: Result<(), AppendError>) -> Option<Ending> {
+    fn delivered(&mut self, sequence: u64, outcome: &Result<(), AppendError>) -> Option<Ending> {
         match self.session.delivered(sequence, outcome.as_ref().copied(), Instant::now()) {
             None => {
                 self.metrics.acknowledged();

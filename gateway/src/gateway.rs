@@ -218,7 +218,6 @@ impl Gateway {
         open.close();
         let drained = timeout_at(begun + grace * 7 / 10, shared.sessions.wait());
         self.unless_aborted(drained).await;
-        let unanswered = shared.registry.batches_in_flight();
         connections.leave.cancel();
         let gone = timeout_at(begun + grace * 9 / 10, open.wait());
         self.unless_aborted(gone).await;
@@ -231,6 +230,7 @@ impl Gateway {
                 "tasks did not end within the grace"
             );
         }
+        let unanswered = shared.registry.unanswered();
         tracing::info!(
             unanswered,
             took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -20,6 +20,8 @@ pub(crate) struct Registry {
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
     next: AtomicU64,
     draining: AtomicBool,
+    /// Batches that sessions left unanswered when the gateway ended them.
+    abandoned: AtomicUsize,
     cloned: Condition,
 }
 
@@ -59,7 +61,13 @@ impl Registry {
     /// An empty list. `cloned` warns of identities that live twice.
     pub(crate) fn new(cloned: Condition) -> Self {
         cloned.clear();
-        Self { sessions: Mutex::default(), next: AtomicU64::new(1), draining: AtomicBool::new(false), cloned }
+        Self {
+            sessions: Mutex::default(),
+            next: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            abandoned: AtomicUsize::new(0),
+            cloned,
+        }
     }
 
     /// Puts a session into the list; `None` when the gateway is draining.
@@ -95,9 +103,10 @@ impl Registry {
         sessions.values().for_each(|entry| entry.drain.cancel());
     }
 
-    /// Batches that were received and not answered, in all sessions.
-    pub(crate) fn batches_in_flight(&self) -> usize {
-        self.lock().values().map(|entry| entry.batches_in_flight.load(Ordering::Relaxed)).sum()
+    /// Batches that were received and will not be answered, or have not been yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        let open: usize = self.lock().values().map(|entry| entry.batches_in_flight.load(Ordering::Relaxed)).sum();
+        open + self.abandoned.load(Ordering::Relaxed)
     }
 
     /// For `/status`.
@@ -134,6 +143,14 @@ impl Registry {
 }
 
 impl Live {
+    /// Notes that the gateway, shutting down, ends the session with its batches unanswered.
+    pub(crate) fn abandon(&self) {
+        if self.registry.draining.load(Ordering::Relaxed) {
+            let left = self.entry.batches_in_flight.swap(0, Ordering::Relaxed);
+            self.registry.abandoned.fetch_add(left, Ordering::Relaxed);
+        }
+    }
+
     /// Notes what the client said of itself.
     pub(crate) fn introduce(&self, software: String, host: String, instance: &[u8]) {
         let introduction = Introduction { software, host, instance: instance.to_vec() };

@@ -96,3 +96,4 @@ pub use plain::{Plain, PlainEntry, Ticket};
 pub use position::Position;
 pub use reader::{Damage, Item, Reader};
 pub use recover::Recovery;
+pub use storage::volume_bytes;

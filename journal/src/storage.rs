@@ -71,6 +71,15 @@ fn write_zeros(file: &File, length: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of the file system that holds `path`: all of it, used or not.
+///
+/// # Errors
+/// Of statvfs: the path must exist.
+pub fn volume_bytes(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_blocks.saturating_mul(space.f_frsize))
+}
+
 /// Whether `error` says that there is no room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -5,7 +5,7 @@
 //! held or fails waits with its own batches alone. It never commits: it reports what is finished.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -191,6 +191,7 @@ async fn settle(shared: &Shared, batch: Batch) {
     let lane = Arc::clone(&batch.origin.topic);
     let mut backoff = Backoff::new(shared.config.retry.0, shared.config.retry.1);
     let mut documents = batch.documents;
+    let mut reduced = HashSet::new();
     loop {
         let outcomes = shared.index.bulk(documents.clone(), Mode::Create).await;
         let verdict = Verdict::sort(documents, outcomes);
@@ -200,7 +201,10 @@ async fn settle(shared: &Shared, batch: Batch) {
             tracing::warn!(id = %document.id, index = %document.index, %reason, "kept a refused record as a dead letter");
             let keep = || shared.dead_letters.keep_record(&batch.envelope, &batch.origin, &document, &reason);
             until_kept(shared, &batch.origin, keep).await;
-            documents.extend(stand_in(&document, &reason));
+            // A reduced document that is refused too ends here: its letter has all of it.
+            if reduced.insert(document.id) {
+                documents.push(dead_letter::reduced(&document, &reason));
+            }
         }
         if let Some(trouble) = &verdict.trouble {
             shared.troubles.set(&lane, &trouble.reason);
@@ -214,13 +218,6 @@ async fn settle(shared: &Shared, batch: Batch) {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     shared.instruments.finished(now.saturating_sub(Duration::from_nanos(batch.observed_unix_nano)));
-}
-
-/// The reduced document for a refused one; none for a document that is reduced already, whose letter has all of it.
-fn stand_in(document: &Document, reason: &str) -> Option<Document> {
-    let reduced = dead_letter::reduced(document, reason);
-    let is_reduced = document.body.windows(13).any(|window| window == b"dead_lettered");
-    (!is_reduced).then_some(reduced)
 }
 
 /// A held lane waits as long as a failing one does at most: only a person cures it.

@@ -88,7 +88,7 @@ impl Processor {
             index,
             dead_letters: DeadLetters::new(dead_letters),
             instruments: Instruments::new(&context.meter),
-            troubles: Troubles::new(context.health.condition("index")),
+            troubles: Troubles::new(context.health.condition("processor.index")),
             shutdown: context.shutdown.clone(),
         });
         Self { bus, shared, context }
@@ -100,7 +100,7 @@ impl Processor {
     /// # Errors
     /// The bus refuses the subscription, or has failed for good.
     pub async fn run(self) -> Result<(), BusError> {
-        let reading = self.context.health.condition("bus_consumer");
+        let reading = self.context.health.condition("processor.bus");
         let consumer = self.bus.subscribe(self.shared.config.subscription()).await?;
         reading.clear();
         let (finished_sender, mut finished) = mpsc::channel(1024);
@@ -324,3 +324,6 @@ impl Work {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

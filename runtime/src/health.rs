@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
 use serde::Serialize;
 
 /// All conditions of one process. Cheap to clone; all clones are the same set.
@@ -94,10 +96,33 @@ impl Health {
     /// The condition of that name, made as *starting* if it is new.
     pub fn condition(&self, name: &'static str) -> Condition {
         let starting = || {
-            let now = Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now(), logged: None };
+            let now =
+                Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now(), logged: None };
             Arc::new(Cell { name, now: Mutex::new(now) })
         };
         Condition { cell: Arc::clone(lock(&self.conditions).entry(name).or_insert_with(starting)) }
+    }
+
+    /// Shows every condition as `logmesh_condition_ready` (1, or 0 while it holds the process back), and the process itself
+    /// as `logmesh_ready`.
+    pub fn observe(&self, meter: &Meter) {
+        let conditions = self.clone();
+        meter
+            .u64_observable_gauge("logmesh_condition_ready")
+            .with_description("Whether a condition lets the process be ready")
+            .with_callback(move |observer| {
+                for (name, cell) in lock(&conditions.conditions).iter() {
+                    let ready = matches!(lock(&cell.now).state, State::Ok | State::Warning);
+                    observer.observe(u64::from(ready), &[KeyValue::new("condition", *name)]);
+                }
+            })
+            .build();
+        let process = self.clone();
+        meter
+            .u64_observable_gauge("logmesh_ready")
+            .with_description("Whether the process is ready")
+            .with_callback(move |observer| observer.observe(u64::from(process.readiness().ready), &[]))
+            .build();
     }
 
     /// What stands between this process and being ready, and what merely should be known.
@@ -125,7 +150,8 @@ impl Condition {
 
     /// All is well.
     pub fn clear(&self) {
-        if let Some(Change { before: State::Warning | State::Failing, .. }) = self.enter(State::Ok, "", Instant::now()) {
+        if let Some(Change { before: State::Warning | State::Failing, .. }) = self.enter(State::Ok, "", Instant::now())
+        {
             tracing::info!(condition = self.cell.name, "recovered");
         }
     }
@@ -179,6 +205,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Telemetry, TelemetryConfig};
 
     #[test]
     fn a_condition_holds_readiness_back_until_it_was_cleared_once() {
@@ -230,6 +257,23 @@ mod tests {
         disk.set("3 MiB short");
         disk.set("4 MiB short");
         assert_eq!(health.readiness().reasons[0].reason, "4 MiB short");
+    }
+
+    #[test]
+    fn conditions_are_metrics_too() {
+        let telemetry = Telemetry::start(&TelemetryConfig::default(), "tests").expect("starts");
+        let health = Health::new();
+        health.observe(&telemetry.meter());
+        health.condition("bus").set("refused");
+        health.condition("watch").warn("polling");
+        let text = telemetry.prometheus_text();
+        for line in [
+            "logmesh_condition_ready{condition=\"bus\"} 0",
+            "logmesh_condition_ready{condition=\"watch\"} 1",
+            "logmesh_ready 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} not in:\n{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! and a status (INTERFACE 1).
 
 use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -80,9 +82,22 @@ pub fn chain(error: &dyn Error) -> String {
     words
 }
 
+/// Says what is wrong with the command line or the configuration, line by line, and ends with the status for that.
+pub fn refuse(name: &str, faults: &dyn fmt::Display) -> ExitCode {
+    for line in faults.to_string().lines() {
+        say(name, line);
+    }
+    Exit::Usage.into()
+}
+
 fn fail(name: &str, error: &dyn Error) -> Exit {
-    eprintln!("{name}: {}", chain(error));
+    say(name, &chain(error));
     Exit::Failed
+}
+
+fn say(name: &str, words: &str) {
+    // Nobody may be reading; the status says the rest, and `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{name}: {words}");
 }
 
 #[cfg(test)]
@@ -95,20 +110,20 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot listen on 127.0.0.1:4417: {0}")]
-    struct Listen(#[source] std::io::Error);
+    struct Listen(#[source] io::Error);
 
     #[test]
     fn an_error_is_told_with_its_causes_and_none_twice() {
-        let error = Start(Listen(std::io::Error::other("address in use")));
+        let error = Start(Listen(io::Error::other("address in use")));
         assert_eq!(chain(&error), "cannot start the gateway: cannot listen on 127.0.0.1:4417: address in use");
     }
 
     #[test]
     fn the_status_is_what_main_returned() {
         let options = Options { worker_threads: Some(1), ..Options::new("test") };
-        let status = run(&options, async |_| Ok::<_, std::io::Error>(Exit::Unacknowledged));
+        let status = run(&options, async |_| Ok::<_, io::Error>(Exit::Unacknowledged));
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
-        let status = run(&options, async |_| Err::<Exit, _>(std::io::Error::other("no")));
+        let status = run(&options, async |_| Err::<Exit, _>(io::Error::other("no")));
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(1)));
     }
 
@@ -118,7 +133,7 @@ mod tests {
         let status = run(&options, async |shutdown: Shutdown| {
             tokio::spawn(std::future::pending::<()>());
             shutdown.abort();
-            std::future::pending::<Result<Exit, std::io::Error>>().await
+            std::future::pending::<Result<Exit, io::Error>>().await
         });
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 const FOUND_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where `up` keeps its mesh, below the data directory.
-const MESH: &str = "mesh";
+const MESH: &str = "pki";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_elsewhere_delivers_each_line_once_while_it_and_its_gateway_are_killed() {

@@ -40,9 +40,11 @@ fn outage() -> Duration {
     either(Duration::from_secs(5), Duration::from_secs(20))
 }
 
-/// Memory budget, and room for little on the bus, so that its backlog soon reaches back to the files.
+/// A memory budget, and room for little on the bus, so that its backlog soon reaches back to the files; nothing is
+/// compressed, so that it does with megabytes.
 fn small_budget(scene: &Scene) -> Result<std::path::PathBuf> {
-    scene.write("logmesh.toml", &format!("[up]\nmemory = \"{BUDGET_MIB} MiB\"\n\n[bus]\nbacklog_max = \"4 MiB\"\n"))
+    let up = format!("[up]\nmemory = \"{BUDGET_MIB} MiB\"\n");
+    scene.write("logmesh.toml", &format!("{up}[agent]\ncompression = \"none\"\n[bus]\nbacklog_max = \"1 MiB\"\n"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use logmesh_tests::faults::IndexFault;
 use logmesh_tests::process::SHUTDOWN_GRACE;
 use logmesh_tests::scene::scenario;
+use logmesh_tests::wait::{Look, wait_until};
 use logmesh_tests::writer::{Pace, Stamp, Writer};
 use rustix::process::Signal;
 use tokio::sync::watch;
@@ -15,6 +16,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(60);
 
 /// Over the grace by this much is measuring, not misbehaviour.
 const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// More than the bus takes in the scenario of a held index.
+const LINES: u64 = 100_000;
 
 /// Everything read was acknowledged.
 const CLEAN: i32 = 0;
@@ -64,16 +68,23 @@ async fn a_held_index_does_not_keep_it_from_stopping_and_nothing_is_lost() {
     scenario(async |scene| {
         let (setup, mut faults) = scene.up_with_faults("*.log")?;
         faults.index(IndexFault::Fail)?;
-        let up = setup.start().await?;
+        // The bus takes a part only, so that the agent is left with what it has read and nobody has acknowledged.
+        let text = "[agent]\ncompression = \"none\"\n[bus]\nbacklog_max = \"1 MiB\"\n";
+        let up = setup.config(&scene.write("logmesh.toml", text)?).start().await?;
         let mut writer = Writer::create(&scene.logs(), "app", Stamp::Mixed)?;
-        writer.write(5_000)?;
-        up.says(&["index"], FOUND_WITHIN).await?;
+        writer.write(LINES)?;
+        let api = up.api()?;
+        wait_until("the backlog is full", FOUND_WITHIN, async || {
+            let answer = api.fetch("/readyz").await?;
+            Ok(if answer.text().contains("backlog") { Look::Holds(()) } else { Look::NotYet(answer.text()) })
+        })
+        .await?;
         let ended = up.terminate().await?;
         ensure!(ended.code() == Some(UNACKNOWLEDGED), "{}\n{}", ended.status, ended.stderr);
         ensure!(ended.took <= SHUTDOWN_GRACE + TOLERANCE, "took {:?}", ended.took);
         faults.index(IndexFault::None)?;
         let up = scene.up("*.log").start().await?;
-        up.api()?.wait_for_count("", 5_000, FOUND_WITHIN).await?;
+        up.api()?.wait_for_count("", LINES, FOUND_WITHIN).await?;
         writer.ledger().balance_by_content(&up.api()?.export("").await?).require_exact()
     })
     .await;

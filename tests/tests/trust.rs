@@ -13,10 +13,10 @@ use logmesh_tests::up::Up;
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The mesh's CA as `up` keeps it, below its data directory.
-const CA_CERTIFICATE: &str = "mesh/ca.pem";
+const CA_CERTIFICATE: &str = "pki/ca.pem";
 
 /// Its key.
-const CA_KEY: &str = "mesh/ca-key.pem";
+const CA_KEY: &str = "pki/ca-key.pem";
 
 /// The name of the mesh that `up` makes.
 const MESH: &str = "local";

@@ -120,22 +120,22 @@ impl Watcher {
         Ok(Self { inner, watched: BTreeMap::new() })
     }
 
-    /// Watches a directory, and notes that walk number `walk` came through it.
+    /// Watches a directory, and notes that walk number `walk` came through it. Returns whether the watch is new.
     ///
     /// # Errors
     /// The kernel has no watch left. A directory that is gone is no error.
-    pub fn watch(&mut self, directory: &Path, walk: u64) -> Result<(), WatchError> {
+    pub fn watch(&mut self, directory: &Path, walk: u64) -> Result<bool, WatchError> {
         if let Some(seen) = self.watched.get_mut(directory) {
             *seen = walk;
-            return Ok(());
+            return Ok(false);
         }
         match self.inner.watch(directory, RecursiveMode::NonRecursive).map_err(WatchError::from) {
             Err(WatchError::Exhausted) => Err(WatchError::Exhausted),
             // It went away in between, or may not be read, which the walk reports.
-            Err(WatchError::Other(_)) => Ok(()),
+            Err(WatchError::Other(_)) => Ok(false),
             Ok(()) => {
                 self.watched.insert(directory.into(), walk);
-                Ok(())
+                Ok(true)
             }
         }
     }

@@ -12,10 +12,12 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use connections::serve;
+use tokio::net::TcpListener;
 
 use crate::config::{Secret, Section};
 use crate::health::Health;
@@ -42,6 +44,24 @@ pub struct Admin {
     pub status: Status,
     /// What a request must bear, as `Authorization: Bearer <token>`; none asks for nothing.
     pub token: Option<Secret>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct ListenError {
+    /// The address as configured.
+    pub address: SocketAddr,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// Listens on `address`; port 0 takes a free one.
+///
+/// # Errors
+/// The address and why it cannot be had: taken, not of this host, or not allowed.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
 }
 
 /// Notes a fault at `key` when `address` can be reached from other hosts and there is no token.

@@ -39,7 +39,8 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.telemetry.prometheus_text()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.telemetry.prometheus_text())
+        .into_response()
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
@@ -60,7 +61,8 @@ async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: N
     if open || bears(request.headers(), &token) {
         return next.run(request).await;
     }
-    let mut response = fault(StatusCode::UNAUTHORIZED, "this address needs its admin token, as Authorization: Bearer <token>");
+    let mut response =
+        fault(StatusCode::UNAUTHORIZED, "this address needs its admin token, as Authorization: Bearer <token>");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
     response
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::Root;
+use crate::process::chain;
 use crate::shutdown::Shutdown;
 use crate::telemetry::TelemetryConfig;
 
@@ -106,7 +107,8 @@ async fn a_token_guards_everything_but_liveness_and_readiness() {
     for path in ["/metrics", "/status", "/api/count", "/nowhere"] {
         assert_eq!(served.get(path).await.0, 401, "{path}");
     }
-    let count = async |authorization: &str| served.ask("GET /api/count", &format!("Authorization: {authorization}\r\n")).await;
+    let count =
+        async |authorization: &str| served.ask("GET /api/count", &format!("Authorization: {authorization}\r\n")).await;
     for wrong in ["Bearer s3cre", "Bearer s3cret2", "Bearer ", "Basic s3cret", "s3cret", "B\u{e4}"] {
         assert_eq!(count(wrong).await.0, 401, "{wrong}");
     }
@@ -129,7 +131,8 @@ async fn a_silent_peer_is_closed_and_delays_nobody() {
 
 #[tokio::test]
 async fn the_end_waits_for_an_open_request_and_not_for_ever() {
-    let endless = Router::new().route("/endless", get(async || Body::from_stream(stream::pending::<io::Result<Bytes>>())));
+    let endless =
+        Router::new().route("/endless", get(async || Body::from_stream(stream::pending::<io::Result<Bytes>>())));
     let served = Served::start(None, endless).await;
     let mut silent = served.connect().await;
     let mut open = served.connect().await;
@@ -157,6 +160,14 @@ async fn an_abort_ends_at_once_and_idle_peers_cost_nothing() {
     served.shutdown.abort();
     served.task.await.expect("no panic").expect("ends");
     assert!(begun.elapsed() < DRAIN, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let held = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
+    let address = held.local_addr().expect("an address");
+    let error = listen(address).await.expect_err("taken");
+    assert_eq!(chain(&error), format!("cannot listen on {address}: Address already in use (os error 98)"));
 }
 
 #[test]

@@ -43,7 +43,14 @@ impl Section {
         Some(Given { value, place, source })
     }
 
-    pub(super) fn given_in_words(&self, key: &str, kind: &Kind, words: &str, place: Place, source: Source) -> Option<Given> {
+    pub(super) fn given_in_words(
+        &self,
+        key: &str,
+        kind: &Kind,
+        words: &str,
+        place: Place,
+        source: Source,
+    ) -> Option<Given> {
         match Value::from_words(words, kind, &place) {
             Ok(value) => Some(Given { value, place, source }),
             Err(what) => {
@@ -110,7 +117,8 @@ impl Section {
         let (variables, flags) = (env_name(path, ""), format!("{path}."));
         let below = |name: &str, prefix: &str| name.len() > prefix.len() && name.starts_with(prefix);
         self.named
-            && (state.env.keys().any(|name| below(name, &variables)) || state.flags.keys().any(|name| below(name, &flags)))
+            && (state.env.keys().any(|name| below(name, &variables))
+                || state.flags.keys().any(|name| below(name, &flags)))
     }
 
     pub(super) fn record(&self, key: &str, kind: Kind, value: Option<String>, source: Source) {

@@ -30,4 +30,5 @@ pub use quantity::{format_duration, format_size, parse_duration, parse_size};
 pub use resolved::{Entry, Kind, Resolved, Source};
 pub use root::Root;
 pub use secret::Secret;
+pub(crate) use secret::mask_password;
 pub use section::Section;

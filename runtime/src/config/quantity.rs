@@ -4,11 +4,23 @@
 
 use std::time::Duration;
 
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
+const DURATIONS: [(&str, u64); 5] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+];
 
-const SIZES: [(&str, u64); 7] =
-    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("B", 1)];
+const SIZES: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
 
 /// Reads `"10s"`, `"1.5 h"`, `"200ms"`; the units are `ms`, `s`, `m`, `h` and `d`.
 ///
@@ -25,7 +37,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is wrong with `text`, in words, with an example.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = |what: &str| format!("{what}; write a size as \"16 MiB\", with a unit of B, KiB, MiB, GiB, KB, MB or GB");
+    let wrong =
+        |what: &str| format!("{what}; write a size as \"16 MiB\", with a unit of B, KiB, MiB, GiB, KB, MB or GB");
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().map_err(|_| wrong(&format!("\"{text}\" is too large")));
@@ -107,9 +120,15 @@ mod tests {
 
     #[test]
     fn a_duration_without_number_or_known_unit_says_which() {
-        for (text, part) in
-            [("10", "no unit"), ("s", "number"), ("", "number"), ("1.s", "number"), ("-1s", "number"), ("10 sec", "\"sec\""), ("999999999999d", "too large")]
-        {
+        for (text, part) in [
+            ("10", "no unit"),
+            ("s", "number"),
+            ("", "number"),
+            ("1.s", "number"),
+            ("-1s", "number"),
+            ("10 sec", "\"sec\""),
+            ("999999999999d", "too large"),
+        ] {
             let message = parse_duration(text).expect_err(text);
             assert!(message.contains(part), "{text}: {message}");
         }
@@ -117,9 +136,14 @@ mod tests {
 
     #[test]
     fn sizes_read_in_binary_and_decimal_units() {
-        for (text, bytes) in
-            [("16 MiB", 16 << 20), ("1.5GB", 1_500_000_000), ("4096", 4096), ("0.5 KiB", 512), ("7 B", 7), ("2GiB", 2 << 30)]
-        {
+        for (text, bytes) in [
+            ("16 MiB", 16 << 20),
+            ("1.5GB", 1_500_000_000),
+            ("4096", 4096),
+            ("0.5 KiB", 512),
+            ("7 B", 7),
+            ("2GiB", 2 << 30),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         assert!(parse_size("16 MB/s").is_err_and(|message| message.contains("\"MB/s\"")));

@@ -104,8 +104,7 @@ impl Root {
         if let Some(keys) = state.asked.get_mut("") {
             keys.insert(name.to_owned());
         }
-        let opened =
-            Opened { path: name.to_owned(), parent: String::new(), heading: format!("[{name}]") };
+        let opened = Opened { path: name.to_owned(), parent: String::new(), heading: format!("[{name}]") };
         state.open(opened);
         let mut table = None;
         if let Some(item) = self.tree.items.get(name) {

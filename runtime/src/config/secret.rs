@@ -100,7 +100,8 @@ impl Section {
     /// The secret, and the reference to it that may be shown.
     fn secret_from(&self, part: &str, name: &str) -> Result<(Secret, String), String> {
         let value = if part == "file" {
-            let text = std::fs::read_to_string(name).map_err(|error| format!("the file \"{name}\" cannot be read: {error}"))?;
+            let text = std::fs::read_to_string(name)
+                .map_err(|error| format!("the file \"{name}\" cannot be read: {error}"))?;
             text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
         } else {
             self.state.borrow().env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not set"))?
@@ -112,13 +113,31 @@ impl Section {
     }
 }
 
-/// Hides the password of a URL that carries one, for values that are text but may hold such (a proxy).
-pub(super) fn mask_password(text: &str) -> String {
+/// Hides the password of a URL that carries one, for values that are text but may hold such (a proxy). A password may hold
+/// any letter, even a slash nobody escaped, so everything up to the last `@` counts; a path with an `@` is masked too much.
+pub(crate) fn mask_password(text: &str) -> String {
     let Some(start) = text.find("://").map(|scheme| scheme + 3) else { return text.to_owned() };
-    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |slash| start + slash);
-    let Some(at) = text[start..end].rfind('@').map(|at| start + at) else { return text.to_owned() };
+    let Some(at) = text[start..].rfind('@').map(|at| start + at) else { return text.to_owned() };
     match text[start..at].find(':') {
         Some(colon) => format!("{}:***{}", &text[..start + colon], &text[at..]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask_password;
+
+    #[test]
+    fn a_password_in_a_url_is_hidden_whatever_it_holds() {
+        for (text, shown) in [
+            ("http://user:pass@proxy:3128", "http://user:***@proxy:3128"),
+            ("http://user:p/a@s:s@proxy/x", "http://user:***@proxy/x"),
+            ("http://user@proxy:3128/x", "http://user@proxy:3128/x"),
+            ("http://otel:4317", "http://otel:4317"),
+            ("plain words", "plain words"),
+        ] {
+            assert_eq!(mask_password(text), shown);
+        }
     }
 }

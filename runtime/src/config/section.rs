@@ -98,7 +98,10 @@ impl Section {
     pub fn rate(&self, key: &str) -> Option<u64> {
         let parse = |value: &Value| {
             let text = text_of(value)?;
-            let size = text.trim().strip_suffix("/s").ok_or_else(|| format!("\"{text}\" is no rate; write it as \"50 MiB/s\""))?;
+            let size = text
+                .trim()
+                .strip_suffix("/s")
+                .ok_or_else(|| format!("\"{text}\" is no rate; write it as \"50 MiB/s\""))?;
             match parse_size(size)? {
                 0 => Err("a rate of zero lets nothing pass; leave the key out for no limit".to_owned()),
                 bytes => Ok(bytes),

@@ -155,7 +155,8 @@ impl State {
     /// The faults in reading order: the file's by place, then what has no place.
     pub(super) fn sorted_faults(&mut self) -> Vec<Fault> {
         let mut faults = std::mem::take(&mut self.faults);
-        faults.sort_by_key(|fault| (fault.position.is_none(), fault.origin.clone(), fault.position));
+        let place = |fault: &Fault| (fault.position.is_none(), fault.origin.clone(), fault.position);
+        faults.sort_by_cached_key(place);
         faults
     }
 }

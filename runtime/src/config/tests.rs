@@ -126,7 +126,9 @@ fn a_bad_variable_is_named_and_so_is_an_unknown_one_with_the_nearest() {
     let text = faults(root);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
-    assert!(lines[0].starts_with("LOGMESH_AGENT_MEMORY_BUDGET: agent.memory_budget: \"lots\" does not begin with a number"));
+    assert!(
+        lines[0].starts_with("LOGMESH_AGENT_MEMORY_BUDGET: agent.memory_budget: \"lots\" does not begin with a number")
+    );
     assert_eq!(lines[1], "LOGMESH_AGENT_NAEM: unknown environment variable; did you mean LOGMESH_AGENT_NAME?");
 }
 
@@ -189,7 +191,10 @@ fn lists_and_maps_in_the_environment_need_no_quotes() {
     let agent = root.section("agent");
     assert_eq!(agent.texts("gateways", &[]), ["gw1:4417", "gw2:4417"]);
     assert_eq!(agent.texts("patterns", &[]), ["a,b"]);
-    assert_eq!(agent.map("labels").into_iter().map(|(key, value)| key + &value).collect::<Vec<_>>(), ["envprod", "teamcore"]);
+    assert_eq!(
+        agent.map("labels").into_iter().map(|(key, value)| key + &value).collect::<Vec<_>>(),
+        ["envprod", "teamcore"]
+    );
     assert_eq!((agent.flag("try", false), agent.integer("count", 1, 0..=20)), (true, 12));
     assert!(root.finish().is_ok());
 }
@@ -234,7 +239,11 @@ fn a_secret_comes_from_a_file_or_a_variable_and_is_never_shown() {
     let file = directory.path().join("key");
     std::fs::write(&file, "hunter2\n").expect("writable");
     let text = format!("[index]\na = {{ file = {:?} }}\nb = {{ env = \"ES_KEY\" }}\n", file.display().to_string());
-    let root = root(&text).env(variables(&[("ES_KEY", "hunter2"), ("LOGMESH_INDEX_C", "hunter2"), ("LOGMESH_INDEX_D_ENV", "ES_KEY")]));
+    let root = root(&text).env(variables(&[
+        ("ES_KEY", "hunter2"),
+        ("LOGMESH_INDEX_C", "hunter2"),
+        ("LOGMESH_INDEX_D_ENV", "ES_KEY"),
+    ]));
     let index = root.section("index");
     for key in ["a", "b", "c", "d"] {
         let secret = index.secret(key).expect(key);
@@ -244,13 +253,18 @@ fn a_secret_comes_from_a_file_or_a_variable_and_is_never_shown() {
     assert_eq!(index.secret("e"), None);
     let shown = root.finish().expect("valid").to_toml();
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(shown.contains("b = { env = \"ES_KEY\" }") && shown.contains("c = { env = \"LOGMESH_INDEX_C\" }"), "{shown}");
+    assert!(
+        shown.contains("b = { env = \"ES_KEY\" }") && shown.contains("c = { env = \"LOGMESH_INDEX_C\" }"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_secret_in_the_clear_is_a_fault_that_does_not_repeat_it() {
-    let root = root("[index]\na = \"hunter2\"\nb = { file = \"/nonexistent/key\" }\nc = { env = \"UNSET\" }\nd = { fil = \"x\" }\n")
-        .set("index.e", "hunter2", "--set");
+    let root = root(
+        "[index]\na = \"hunter2\"\nb = { file = \"/nonexistent/key\" }\nc = { env = \"UNSET\" }\nd = { fil = \"x\" }\n",
+    )
+    .set("index.e", "hunter2", "--set");
     let index = root.section("index");
     for key in ["a", "b", "c", "d", "e"] {
         assert_eq!(index.secret(key), None);

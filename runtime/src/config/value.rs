@@ -92,8 +92,14 @@ impl Value {
             }
             Kind::Texts => Ok(Value::List(list_from_words(trimmed, place)?)),
             Kind::Map | Kind::Table => Ok(Value::Table(Arc::new(map_from_words(trimmed, place)?))),
-            Kind::Text | Kind::Size { .. } | Kind::Rate | Kind::Duration { .. } | Kind::Path | Kind::Address
-            | Kind::Choice(_) | Kind::Secret => Ok(Value::Text(words.to_owned())),
+            Kind::Text
+            | Kind::Size { .. }
+            | Kind::Rate
+            | Kind::Duration { .. }
+            | Kind::Path
+            | Kind::Address
+            | Kind::Choice(_)
+            | Kind::Secret => Ok(Value::Text(words.to_owned())),
         }
     }
 }

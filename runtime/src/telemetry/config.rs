@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Root;
+use crate::config::{Root, mask_password};
 
 /// The commented defaults of `[telemetry]`.
 pub const DEFAULT_TOML: &str = r#"[telemetry]
@@ -61,8 +61,12 @@ impl TelemetryConfig {
         if let Some(endpoint) = &otlp {
             let host = endpoint.strip_prefix("http://").filter(|host| !host.is_empty());
             if host.is_none() || endpoint.parse::<http::Uri>().is_err() {
-                let what = format!("\"{endpoint}\" is no plain gRPC address");
-                section.fault("otlp", what, "write it as \"http://otel:4317\"; for TLS put a local collector before it");
+                let what = format!("\"{}\" is no plain gRPC address", mask_password(endpoint));
+                section.fault(
+                    "otlp",
+                    what,
+                    "write it as \"http://otel:4317\"; for TLS put a local collector before it",
+                );
             }
         }
         let levels = [

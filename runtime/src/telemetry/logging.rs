@@ -2,8 +2,11 @@
 
 use std::io::IsTerminal as _;
 
+use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
@@ -45,14 +48,8 @@ pub enum LoggingError {
 pub fn logging(config: &TelemetryConfig) -> Result<Log, LoggingError> {
     let wanted = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     let (filter, handle) = reload::Layer::new(filter(config.log_level, wanted.as_deref())?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = match config.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
-        LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            lines.compact().with_ansi(colour).boxed()
-        }
-    };
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = lines(config.log_format, colour, std::io::stderr);
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     Ok(Log { filter: handle })
 }
@@ -64,6 +61,19 @@ impl Log {
         if let Ok(filter) = filter(level, None) {
             let _ = self.filter.reload(filter);
         }
+    }
+}
+
+fn lines<S, W>(format: LogFormat, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    // A reader that went away (`2>&1 | head`) must not end the process: the layer's own complaint would panic.
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => lines.compact().with_ansi(colour).boxed(),
     }
 }
 
@@ -89,7 +99,67 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What the log wrote.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: LogFormat, colour: bool) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        let subscriber = tracing_subscriber::registry().with(lines(format, colour, move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(condition = "disk", "not \"ready\""));
+        let bytes = page.0.lock().unwrap().clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_values_as_members() {
+        let text = written(LogFormat::Json, false);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect("JSON");
+        assert_eq!(
+            (&line["message"], &line["condition"], &line["level"]),
+            (&"not \"ready\"".into(), &"disk".into(), &"WARN".into())
+        );
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn text_is_plain_unless_it_goes_to_a_terminal() {
+        let plain = written(LogFormat::Text, false);
+        assert!(plain.contains("WARN") && plain.contains("condition=\"disk\"") && !plain.contains('\x1b'), "{plain}");
+        assert!(written(LogFormat::Text, true).contains('\x1b'));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_ends_nothing() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let subscriber = tracing_subscriber::registry().with(lines(LogFormat::Text, false, || Gone));
+        tracing::subscriber::with_default(subscriber, || tracing::warn!("nobody reads this"));
+    }
 
     #[test]
     fn the_variable_wins_over_the_level_and_a_bad_one_is_named() {

@@ -34,9 +34,8 @@ pub use logging::{Log, LoggingError, logging};
 pub use throttle::Throttle;
 
 /// Boundaries for histograms in seconds: half a millisecond to a minute, each about twice the one before.
-pub const SECONDS: [f64; 17] = [
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0,
-];
+pub const SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0];
 
 /// How long a process that forgot [`Telemetry::shutdown`] waits for the collector.
 const DROP_BOUND: Duration = Duration::from_secs(1);
@@ -88,8 +87,7 @@ impl Telemetry {
             .build()
             .map_err(|error| TelemetryError::Registry(error.to_string()))?;
         let resource = Resource::builder().with_service_name(service).build();
-        let mut builder =
-            SdkMeterProvider::builder().with_resource(resource).with_reader(scrape).with_view(total_once);
+        let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(scrape).with_view(total_once);
         let mut push = None;
         if let Some(endpoint) = &config.otlp {
             let (started, reader) = push::start(endpoint, config.otlp_interval)?;

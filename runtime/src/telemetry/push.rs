@@ -15,6 +15,7 @@ use opentelemetry_sdk::metrics::{PeriodicReader, Temporality};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::TelemetryError;
+use crate::config::mask_password;
 
 /// One export, connecting included.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,12 +43,13 @@ pub(super) fn start(endpoint: &str, interval: Duration) -> Result<(Push, Periodi
         .build()
         .map_err(TelemetryError::Thread)?;
     let entered = runtime.enter();
-    let exporter = MetricExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(EXPORT_TIMEOUT)
-        .build()
-        .map_err(|error| TelemetryError::Push { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
+    let exporter =
+        MetricExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build().map_err(
+            |error| TelemetryError::Push {
+                endpoint: mask_password(endpoint),
+                reason: error.to_string().replace(endpoint, &mask_password(endpoint)),
+            },
+        )?;
     drop(entered);
     let bounded = Bounded { exporter, runtime: runtime.handle().clone(), failing: AtomicBool::new(false) };
     let reader = PeriodicReader::builder(bounded).with_interval(interval).build();

@@ -59,14 +59,21 @@ fn a_histogram_of_seconds_has_the_given_boundaries() {
     let histogram = telemetry.meter().f64_histogram("logmesh_index_seconds").with_boundaries(SECONDS.to_vec()).build();
     histogram.record(0.003, &[]);
     let text = telemetry.prometheus_text();
-    assert_eq!(line(&text, "logmesh_index_seconds_bucket{le=\"0.002\"}"), "logmesh_index_seconds_bucket{le=\"0.002\"} 0");
-    assert_eq!(line(&text, "logmesh_index_seconds_bucket{le=\"0.005\"}"), "logmesh_index_seconds_bucket{le=\"0.005\"} 1");
+    assert_eq!(
+        line(&text, "logmesh_index_seconds_bucket{le=\"0.002\"}"),
+        "logmesh_index_seconds_bucket{le=\"0.002\"} 0"
+    );
+    assert_eq!(
+        line(&text, "logmesh_index_seconds_bucket{le=\"0.005\"}"),
+        "logmesh_index_seconds_bucket{le=\"0.005\"} 1"
+    );
 }
 
 #[test]
 fn the_process_shows_its_memory_and_processor_time() {
     let text = telemetry(None).prometheus_text();
-    let value = |name: &str| -> f64 { line(&text, name).rsplit(' ').next().and_then(|text| text.parse().ok()).expect(name) };
+    let value =
+        |name: &str| -> f64 { line(&text, name).rsplit(' ').next().and_then(|text| text.parse().ok()).expect(name) };
     assert!(value("logmesh_process_resident_memory_bytes") > 1e6);
     assert!(value("logmesh_process_cpu_seconds_total") >= 0.0);
     assert!(value("logmesh_process_open_descriptors") >= 3.0);
@@ -116,7 +123,8 @@ async fn collect_one(listener: tokio::net::TcpListener) -> Bytes {
         async move {
             let body = request.into_body().collect().await?.to_bytes();
             let _ = seen.send(body).await;
-            let status = http::HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "0".parse().expect("a value"))]);
+            let status =
+                http::HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "0".parse().expect("a value"))]);
             let message = Frame::data(Bytes::from_static(&[0; 5]));
             let frames = stream::iter([Ok::<_, hyper::Error>(message), Ok(Frame::trailers(status))]);
             let answer = http::Response::builder().header("content-type", "application/grpc");
@@ -133,7 +141,8 @@ async fn collect_one(listener: tokio::net::TcpListener) -> Bytes {
 
 #[test]
 fn the_last_push_reaches_the_collector_with_names_as_opentelemetry_has_them() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
     let telemetry = telemetry(Some(format!("http://{}", listener.local_addr().expect("an address"))));
     let collecting = runtime.spawn(collect_one(listener));

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use logmesh_proto::{Envelope, Limits, Opener, v1};
 use logmesh_processor::document::{Builder, BuilderConfig, Document};
 use logmesh_processor::index::embedded::{Embedded, EmbeddedConfig};
-use logmesh_processor::index::{Index as _, Mode};
+use logmesh_processor::index::{Index as _, Mode, Outcome};
 use logmesh_processor::parse::Format;
+use logmesh_proto::{Envelope, Limits, Opener, v1};
 
 use crate::batches::cut;
 use crate::clock::{measured, own_cpu};
@@ -103,21 +104,24 @@ pub(crate) fn index(corpus: &Corpus) -> Result<()> {
 }
 
 async fn write(index: &Embedded, bulks: Vec<Vec<Document>>) -> Result<u64> {
-    let (mut under_way, mut lines) = (FuturesUnordered::new(), 0);
+    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<Outcome>>> = FuturesUnordered::new();
+    let mut lines = 0;
     for documents in bulks {
-        if under_way.len() == BULKS {
-            lines += done(under_way.next().await.unwrap_or_default())?;
+        if under_way.len() == BULKS
+            && let Some(outcomes) = under_way.next().await
+        {
+            lines += done(&outcomes)?;
         }
         under_way.push(index.bulk(documents, Mode::Create));
     }
     while let Some(outcomes) = under_way.next().await {
-        lines += done(outcomes)?;
+        lines += done(&outcomes)?;
     }
     Ok(lines)
 }
 
-fn done(outcomes: Vec<logmesh_processor::index::Outcome>) -> Result<u64> {
-    ensure!(outcomes.iter().all(logmesh_processor::index::Outcome::is_done), "a document was refused");
+fn done(outcomes: &[Outcome]) -> Result<u64> {
+    ensure!(outcomes.iter().all(Outcome::is_done), "a document was refused");
     Ok(outcomes.len() as u64)
 }
 

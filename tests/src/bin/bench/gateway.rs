@@ -6,7 +6,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use logmesh_bus::{AppendError, Bus, BusError, Consumer, Delivery, PartitionLag, Position, Record, Subscription};
 use logmesh_certs::{Authority, Existing, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_gateway::{Config, Gateway, PolicyRule};
-use logmesh_proto::v1;
+use logmesh_proto::{Envelope, v1};
 use logmesh_runtime::Context;
 use logmesh_tests::mesh::Pass;
 use logmesh_tests::session::Session;
@@ -27,10 +27,13 @@ use tokio::net::TcpListener;
 use crate::batches::cut;
 use crate::clock::cpu_of;
 use crate::corpus::Corpus;
-use crate::table::Cost;
+use crate::table::{Cost, megabytes};
 
 /// Name of the mesh.
 const MESH: &str = "bench";
+
+/// What the child says when all has arrived.
+const DONE: &str = "done";
 
 /// Raw bytes that are sent through.
 const RAW_BYTES: u64 = 8 << 30;
@@ -48,6 +51,7 @@ pub(crate) struct Pki {
 #[derive(Debug)]
 pub(crate) struct NullGateway {
     child: Child,
+    said: BufReader<ChildStdout>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -81,18 +85,28 @@ impl Pki {
 }
 
 impl NullGateway {
-    /// Starts it.
-    pub(crate) fn start(pki: &Pki) -> Result<NullGateway> {
+    /// Starts it. It says when so many bytes of its clients' sources have reached the bus.
+    pub(crate) fn start(pki: &Pki, until: Option<u64>) -> Result<NullGateway> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--null-gateway")
             .arg(&pki.directory)
+            .args(until.map(|bytes| format!("--until={bytes}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut said = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        said.read_line(&mut line)?;
         let address = line.trim().parse().with_context(|| format!("the gateway said {line:?}"))?;
-        Ok(NullGateway { child, address })
+        Ok(NullGateway { child, said, address })
+    }
+
+    /// Blocks until it says that all bytes have reached the bus.
+    pub(crate) fn done(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        ensure!(line.trim() == DONE, "the gateway said {line:?}");
+        Ok(())
     }
 
     /// Its processor time so far.
@@ -110,7 +124,7 @@ impl Drop for NullGateway {
 }
 
 /// The child: serves until standard input ends.
-pub(crate) fn serve(directory: &Path) -> Result<()> {
+pub(crate) fn serve(directory: &Path, until: Option<u64>) -> Result<()> {
     let pki = Pki { directory: directory.to_path_buf() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -126,7 +140,7 @@ pub(crate) fn serve(directory: &Path) -> Result<()> {
         let tls = TlsSource::load(pki.files(Role::Gateway))?;
         let context = Context::for_tests();
         let shutdown = context.shutdown.clone();
-        let gateway = Gateway::new(config, tls, Arc::new(NullBus::default()), context)?;
+        let gateway = Gateway::new(config, tls, Arc::new(NullBus { until, ..NullBus::default() }), context)?;
         let parent = tokio::task::spawn_blocking(move || {
             let _ = std::io::stdin().read(&mut [0]);
             shutdown.begin();
@@ -138,17 +152,23 @@ pub(crate) fn serve(directory: &Path) -> Result<()> {
 
 /// Sends batches as fast as the gateway takes them.
 pub(crate) fn measure(corpus: &Corpus, pki: &Pki, scan_limit: f64) -> Result<()> {
-    let gateway = NullGateway::start(pki)?;
+    let gateway = NullGateway::start(pki, None)?;
     let batches: Vec<v1::Batch> = cut(corpus, 4, v1::Codec::Zstd)?.into_iter().map(|(_, batch)| batch).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (cpu, wall) = (gateway.cpu()?, Instant::now());
     let (bytes, lines) = runtime.block_on(send(&gateway, pki, &batches))?;
     let cost = Cost { bytes, lines, cpu: gateway.cpu()? - cpu, wall: wall.elapsed() };
     let mut row = cost.row("gateway: zstd batches to a null bus");
+    let share = batches.iter().map(|batch| batch.payload.len() as f64).sum::<f64>() / raw_bytes(&batches) as f64;
+    row.figure = format!("{}; {} encoded", row.figure, megabytes(cost.bytes_per_second() * share));
     row.of_limit = Some((cost.bytes_per_core() / scan_limit, "reading and finding lines"));
     row.floor = Some(("0.6 GB/s per core", cost.bytes_per_core() >= FLOOR));
     row.print();
     Ok(())
+}
+
+fn raw_bytes(batches: &[v1::Batch]) -> u64 {
+    batches.iter().map(|batch| batch.end_offset - batch.first_offset).sum()
 }
 
 async fn send(gateway: &NullGateway, pki: &Pki, batches: &[v1::Batch]) -> Result<(u64, u64)> {
@@ -192,11 +212,25 @@ async fn send(gateway: &NullGateway, pki: &Pki, batches: &[v1::Batch]) -> Result
 #[derive(Debug, Default)]
 struct NullBus {
     offset: AtomicU64,
+    /// Bytes of the clients' sources so far; counted only where somebody waits for them.
+    bytes: AtomicU64,
+    until: Option<u64>,
+}
+
+impl NullBus {
+    /// Counts the source bytes of a record and says when there are enough. Nothing is sent twice in a measurement.
+    fn count(&self, record: &Record) {
+        let (Some(until), Ok(envelope)) = (self.until, Envelope::from_headers(&record.headers)) else { return };
+        let bytes = envelope.end_offset - envelope.first_offset;
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= until {
+            println!("{DONE}");
+        }
+    }
 }
 
 impl Bus for NullBus {
     fn append<'a>(&'a self, _topic: &'a str, record: Record) -> BoxFuture<'a, Result<Delivery, AppendError>> {
-        std::hint::black_box(record);
+        self.count(&record);
         let offset = self.offset.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Ok(Delivery::ready(Ok(Position { partition: 0, offset })))))
     }

@@ -3,9 +3,12 @@
 //! `bench [STAGE…]` measures all stages or those named. Rates are of raw log bytes (1 MB = 10^6 bytes), processor time
 //! is of the one process whose stage it is, user and system together.
 
+mod agent;
 mod batches;
+mod bus;
 mod clock;
 mod corpus;
+mod documents;
 mod gateway;
 mod limits;
 mod table;
@@ -25,17 +28,20 @@ use crate::limits::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Stages to measure: gateway, whole. All by default.
+    /// Stages to measure: agent, gateway, bus, processor, index, idle, whole. All by default.
     stages: Vec<String>,
     /// Be the gateway of a measurement, with the certificates in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
     null_gateway: Option<PathBuf>,
+    /// As that gateway, say when so many bytes of sources have arrived.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    until: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.null_gateway {
-        Some(pki) => gateway::serve(pki),
+        Some(pki) => gateway::serve(pki, arguments.until),
         None => measure(&arguments.stages),
     };
     match done {
@@ -54,8 +60,23 @@ fn measure(stages: &[String]) -> Result<()> {
     table::print_head();
     let limits = Limits::measure(&corpus)?;
     let pki = Pki::make(&corpus.scratch("pki")?)?;
+    if wanted("agent") {
+        agent::measure(&corpus, &pki, &limits)?;
+    }
     if wanted("gateway") {
         gateway::measure(&corpus, &pki, limits.scan)?;
+    }
+    if wanted("bus") {
+        bus::measure(&corpus, limits.write)?;
+    }
+    if wanted("processor") {
+        documents::processor(&corpus)?;
+    }
+    if wanted("index") {
+        documents::index(&corpus)?;
+    }
+    if wanted("idle") {
+        agent::at_rest(&corpus, &pki)?;
     }
     if wanted("whole") {
         whole::measure(&corpus)?;

@@ -28,7 +28,7 @@ const WRITING: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Before rest is measured: whatever the start has left to do is done by then.
-const SETTLING: Duration = Duration::from_secs(5);
+pub(crate) const SETTLING: Duration = Duration::from_secs(5);
 
 /// How long rest is measured.
 const RESTING: Duration = Duration::from_secs(20);

@@ -1,0 +1,258 @@
+//! The agent as a whole: the tailer's thread, the shipper's task, and leaving in order.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use logmesh_certs::{Identity, Role, TlsSource};
+use logmesh_proto::{SealError, v1};
+use logmesh_runtime::{Context, shutdown::Exit};
+use serde_json::json;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Config, host_name},
+    discovery::{Group, PatternError, Patterns, Watcher},
+    filesystem::OsFilesystem,
+    lines::CutLimits,
+    mailbox::Mailbox,
+    metrics,
+    ship::{self, Link, Shipper},
+    state::{Store, StoreError, Trust},
+    tailer::{
+        self, PARCELS_MAX, Tailer,
+        drive::{Conditions, Driver, Shown},
+    },
+};
+
+/// A batch is cut at so many bytes of bodies.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// A batch is cut at so many records.
+const BATCH_RECORDS_MAX: usize = 10_000;
+
+/// An agent, ready to run.
+#[derive(Debug)]
+pub struct Agent<C: Clock = SystemClock> {
+    tailer: Tailer<OsFilesystem>,
+    config: Config,
+    tls: Arc<TlsSource>,
+    context: Context,
+    clock: C,
+}
+
+/// Why an agent cannot be made.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StoreError),
+    /// A pattern cannot be read.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The compressor found no memory.
+    #[error("cannot make a compressor")]
+    Compressor(#[from] SealError),
+    /// The certificate is not an agent's: no gateway would let it in.
+    #[error("{} names {identity}, which is no agent; issue one with `logmesh certs issue agent`", path.display())]
+    NotAnAgent {
+        /// The certificate's file.
+        path: std::path::PathBuf,
+        /// Who it names.
+        identity: Identity,
+    },
+}
+
+impl Agent {
+    /// Puts an agent together: locks its state directory and recovers what it holds.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn new(config: Config, tls: Arc<TlsSource>, context: Context) -> Result<Self, AgentError> {
+        let identity = tls.identity();
+        if identity.role() != Role::Agent {
+            return Err(AgentError::NotAnAgent { path: tls.files().cert.clone(), identity });
+        }
+        let settings = tailer_settings(&config)?;
+        let (store, recovered) = Store::open(&config.data_dir)?;
+        for note in &recovered.notes {
+            tracing::error!(note, "damaged state; going on with what is sound");
+        }
+        match recovered.trust {
+            Trust::Whole => {}
+            Trust::PowerCut => tracing::warn!("the machine stopped without warning: files known so far are marked resend"),
+            Trust::Lost if config.fresh => {}
+            Trust::Lost => tracing::info!("no earlier state: files that are there now are read whole and marked resend"),
+        }
+        let tailer = Tailer::new(OsFilesystem, settings, store, recovered)?;
+        Ok(Self { tailer, config, tls, context, clock: SystemClock::default() })
+    }
+}
+
+impl<C: Clock> Agent<C> {
+    /// The same agent by another clock.
+    pub fn with_clock<D: Clock>(self, clock: D) -> Agent<D> {
+        let Self { tailer, config, tls, context, clock: _ } = self;
+        Agent { tailer, config, tls, context, clock }
+    }
+
+    /// Tails and ships until the context's shutdown is requested; then stops reading, waits for acknowledgements within
+    /// the grace, and writes a last checkpoint.
+    pub async fn run(self) -> Exit {
+        let Self { tailer, config, tls, context, clock } = self;
+        raise_descriptor_limit();
+        let mailbox = Arc::new(Mailbox::default());
+        let shown = Shown::default();
+        let link = Arc::new(Mutex::new(Link::default()));
+        metrics::observe(&context.meter, &shown);
+        register_status(&context, &shown, &link, &config);
+        let (sender, receiver) = mpsc::channel(PARCELS_MAX);
+        let shipper = Shipper::new(
+            ship::Settings {
+                gateways: config.gateways.clone(),
+                codec: config.codec,
+                instance: rand::random(),
+                host: host_name(),
+            },
+            tls,
+            receiver,
+            Arc::clone(&mailbox),
+            [context.health.condition("agent.gateway"), context.health.condition("agent.policy")],
+            link,
+        );
+        let finish = CancellationToken::new();
+        let shipping = tokio::spawn(shipper.run(finish.clone()));
+        let (watcher, conditions) = watch(&context, &mailbox);
+        let driver = Driver {
+            tailer,
+            clock,
+            mailbox: Arc::clone(&mailbox),
+            parcels: sender,
+            watcher,
+            shown,
+            conditions,
+            backlog: Vec::new(),
+        };
+        let settled = tail(driver, &context, &mailbox, config.shutdown_grace.mul_f64(0.8)).await;
+        finish.cancel();
+        // It says goodbye within two seconds.
+        let _ = shipping.await;
+        match settled {
+            Some(true) => Exit::Clean,
+            Some(false) => Exit::Unacknowledged,
+            None => Exit::Failed,
+        }
+    }
+}
+
+/// Runs the tailer on a thread of its own until shutdown is requested. Returns whether everything read was acknowledged;
+/// `None` if the thread ended otherwise.
+async fn tail<C: Clock>(
+    mut driver: Driver<OsFilesystem, C>,
+    context: &Context,
+    mailbox: &Mailbox,
+    grace: Duration,
+) -> Option<bool> {
+    let (sender, settled) = oneshot::channel();
+    let shutdown = context.shutdown.clone();
+    driver.tailer.set_polling(driver.watcher.is_none());
+    let thread = std::thread::Builder::new().name("tailer".into()).spawn(move || {
+        let result = driver.run().settle(grace, &|| shutdown.is_aborted());
+        // Nobody waits for it any more when the process leaves at once.
+        let _ = sender.send(result);
+    });
+    let thread = match thread {
+        Ok(thread) => thread,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the tailer's thread");
+            return None;
+        }
+    };
+    let mut settled = settled;
+    let result = tokio::select! {
+        result = &mut settled => result,
+        () = context.shutdown.requested() => {
+            mailbox.stop();
+            settled.await
+        }
+    };
+    // It has sent its result, or panicked: either way it is at its end.
+    let joined = thread.join();
+    if joined.is_err() {
+        tracing::error!("the tailer's thread panicked");
+    }
+    result.ok()
+}
+
+fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditions) {
+    let conditions = Conditions {
+        watching: context.health.condition("agent.watching"),
+        state: context.health.condition("agent.state"),
+        files: context.health.condition("agent.files"),
+    };
+    let mailbox = Arc::clone(mailbox);
+    let watcher = match Watcher::start(move |hint| mailbox.hint(hint)) {
+        Ok(watcher) => {
+            conditions.watching.clear();
+            Some(watcher)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "files are polled");
+            conditions.watching.warn(format!("files are polled every 2 s: {error}"));
+            None
+        }
+    };
+    (watcher, conditions)
+}
+
+fn tailer_settings(config: &Config) -> Result<tailer::Settings, PatternError> {
+    let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let groups = config.files.iter().map(|files| Group::new(&files.include, &files.exclude, &here));
+    let groups = groups.collect::<Result<Vec<_>, _>>()?;
+    let host = host_name();
+    let infos = config.files.iter().map(|files| v1::StreamInfo {
+        path: String::new(),
+        host: host.clone(),
+        service: files.service.clone(),
+        labels: files.labels.clone().into_iter().collect(),
+        input_format: files.format.clone(),
+        topic: files.topic.clone(),
+        agent: config.name.clone(),
+    });
+    Ok(tailer::Settings {
+        patterns: Patterns::new(groups),
+        infos: infos.collect(),
+        limits: CutLimits {
+            batch_bytes_max: BATCH_BYTES_MAX,
+            batch_records_max: BATCH_RECORDS_MAX,
+            record_bytes_max: config.record_bytes_max,
+        },
+        partial_flush: config.partial_flush,
+        window_bytes: usize::try_from(config.memory / 2).unwrap_or(usize::MAX),
+        codec: config.codec,
+        fresh: config.fresh,
+    })
+}
+
+fn register_status(context: &Context, shown: &Shown, link: &Arc<Mutex<Link>>, config: &Config) {
+    let (shown, link, name) = (shown.clone(), Arc::clone(link), config.name.clone());
+    context.status.register(
+        "agent",
+        Arc::new(move || {
+            let link = link.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            json!({ "name": name, "link": link, "tail": shown.load() })
+        }),
+    );
+}
+
+/// Every file in scope is held open, so that none is lost to a rename; the soft limit is no reason to hold fewer.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}

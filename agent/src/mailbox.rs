@@ -1,0 +1,95 @@
+//! What the tailer thread waits for: answers of the shipper, hints, and the wish to stop.
+//!
+//! Bounded by what it holds: each batch that is out gets one answer, and the tailer bounds those; hints are bounded by
+//! [`Hints`]; of a session only the last word counts. Nobody who puts something in ever waits.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    discovery::{Hint, Hints},
+    parcel::Answer,
+};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    answers: Vec<Answer>,
+    hints: Hints,
+    stop: bool,
+}
+
+/// What was in the mailbox.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// Answers, in order.
+    pub answers: Vec<Answer>,
+    /// Hints.
+    pub hints: Vec<Hint>,
+    /// Whether hints were lost.
+    pub overflowed: bool,
+    /// Whether the tailer is to stop.
+    pub stop: bool,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that panicked with the lock held left whole values behind: each change is one call.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts answers in.
+    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+        let mut inner = self.lock();
+        inner.answers.extend(answers);
+        if !inner.answers.is_empty() {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Puts a hint in; `None` says that hints were lost.
+    pub fn hint(&self, hint: Option<Hint>) {
+        let mut inner = self.lock();
+        match hint {
+            Some(hint) => inner.hints.add(hint),
+            None => inner.hints.overflowed = true,
+        }
+        self.bell.notify_one();
+    }
+
+    /// Asks the tailer to stop reading.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.bell.notify_one();
+    }
+
+    /// Takes answers alone, after waiting for some for so long at most.
+    pub fn take_answers(&self, patience: Duration) -> Vec<Answer> {
+        let waited = self.bell.wait_timeout_while(self.lock(), patience, |inner| inner.answers.is_empty());
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.answers)
+    }
+
+    /// Takes everything, after waiting for something for so long at most.
+    pub fn take(&self, patience: Duration) -> Mail {
+        let mut inner = self.lock();
+        let idle = |inner: &mut Inner| inner.answers.is_empty() && inner.hints.is_empty() && !inner.stop;
+        if !patience.is_zero() && idle(&mut inner) {
+            let waited = self.bell.wait_timeout_while(inner, patience, idle);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Mail {
+            answers: std::mem::take(&mut inner.answers),
+            hints: inner.hints.take(),
+            overflowed: std::mem::take(&mut inner.hints.overflowed),
+            stop: inner.stop,
+        }
+    }
+}

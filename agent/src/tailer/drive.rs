@@ -1,0 +1,202 @@
+//! The thread under the tailer: mail in, a turn, batches out.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use logmesh_runtime::health::Condition;
+use tokio::sync::mpsc;
+
+use super::{Snapshot, Tailer};
+use crate::{
+    clock::{Clock, Now},
+    discovery::{WatchError, Watcher},
+    filesystem::Filesystem,
+    mailbox::{Mail, Mailbox},
+    parcel::Parcel,
+};
+
+/// Longest sleep, so that a broken clock or a lost wake-up costs little.
+const SLEEP_MAX: Duration = Duration::from_secs(10);
+/// Between two snapshots for metrics and status, while something happens.
+const SHOW: Duration = Duration::from_millis(500);
+/// Generations shown in detail.
+const FILES_SHOWN_MAX: usize = 1000;
+
+/// The last snapshot, for whoever asks.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Arc<Mutex<Snapshot>>);
+
+impl Shown {
+    /// The last snapshot.
+    #[must_use]
+    pub fn load(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads something of the last snapshot.
+    pub fn with<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn store(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}
+
+/// Conditions that the tailer keeps.
+#[derive(Debug)]
+pub struct Conditions {
+    /// Whether hints come.
+    pub watching: Condition,
+    /// Whether the state can be written.
+    pub state: Condition,
+    /// Whether all files can be read.
+    pub files: Condition,
+}
+
+/// Everything around the tailer on its thread.
+#[derive(Debug)]
+pub struct Driver<F: Filesystem, C: Clock> {
+    /// The tailer.
+    pub tailer: Tailer<F>,
+    /// Its clock.
+    pub clock: C,
+    /// Where answers, hints and the wish to stop come from.
+    pub mailbox: Arc<Mailbox>,
+    /// Where batches go. Its capacity is [`super::PARCELS_MAX`], which the tailer never exceeds.
+    pub parcels: mpsc::Sender<Parcel>,
+    /// Where hints come from.
+    pub watcher: Option<Watcher>,
+    /// What it shows.
+    pub shown: Shown,
+    /// How it is.
+    pub conditions: Conditions,
+    /// Where resends come from that exceed the capacity for a moment.
+    pub backlog: Vec<Parcel>,
+}
+
+impl<F: Filesystem, C: Clock> Driver<F, C> {
+    /// Runs until it is asked to stop; hands the tailer back for the end of the story.
+    pub fn run(mut self) -> Stopped<F, C> {
+        let mut wake = Duration::ZERO;
+        let mut shown_at = None;
+        loop {
+            let now = self.clock.now();
+            let patience = if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
+            let mail = self.mailbox.take(patience);
+            if mail.stop {
+                return Stopped { driver: self };
+            }
+            let now = self.clock.now();
+            wake = self.turn(mail, now);
+            if shown_at.is_none_or(|at| now.mono >= at + SHOW) {
+                shown_at = Some(now.mono);
+                self.show(now);
+            } else if wake > now.mono + SHOW {
+                // Something happened since the last snapshot, and nothing else would bring one about.
+                wake = wake.min(shown_at.unwrap_or_default() + SHOW);
+            }
+        }
+    }
+
+    fn turn(&mut self, mail: Mail, now: Now) -> Duration {
+        mail.answers.into_iter().for_each(|answer| self.tailer.handle(answer, now));
+        if mail.overflowed {
+            tracing::info!("hints about files were lost; everything is looked at");
+            self.tailer.walk_soon(now);
+        }
+        let mut parcels = std::mem::take(&mut self.backlog);
+        let wake = self.tailer.turn(now, mail.hints, &mut parcels);
+        self.ship(parcels);
+        self.watch(now);
+        wake
+    }
+
+    fn ship(&mut self, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            if let Err(mpsc::error::TrySendError::Full(parcel)) = self.parcels.try_send(parcel) {
+                self.backlog.push(parcel);
+            }
+        }
+    }
+
+    /// Watches the directories that the walk came through.
+    fn watch(&mut self, now: Now) {
+        let (directories, walk) = self.tailer.take_directories();
+        let between_walks = self.tailer.is_between_walks();
+        let Some(watcher) = &mut self.watcher else { return };
+        if let Err(error) = add_watches(watcher, directories, walk, now, &mut self.tailer) {
+            tracing::warn!(%error, "files are polled from now on");
+            self.conditions.watching.warn(format!("files are polled every 2 s: {error}"));
+            self.tailer.set_polling(true);
+            self.tailer.walk_soon(now);
+            self.watcher = None;
+        } else if between_walks && walk > 0 {
+            watcher.forget_before(walk);
+        }
+    }
+
+    fn show(&mut self, now: Now) {
+        self.shown.store(self.tailer.snapshot(now, FILES_SHOWN_MAX));
+        match self.tailer.state_failure() {
+            Some(failure) => self.conditions.state.warn(format!("{failure}; progress is not kept over a restart")),
+            None => self.conditions.state.clear(),
+        }
+        let unreadable = self.tailer.unreadable();
+        match unreadable.first() {
+            Some((path, reason)) => self.conditions.files.warn(format!(
+                "{} paths cannot be read, {} for one ({reason}): give the agent's user the right to read them",
+                unreadable.len(),
+                path.display()
+            )),
+            None => self.conditions.files.clear(),
+        }
+    }
+}
+
+fn add_watches<F: Filesystem>(
+    watcher: &mut Watcher,
+    directories: Vec<PathBuf>,
+    walk: u64,
+    now: Now,
+    tailer: &mut Tailer<F>,
+) -> Result<(), WatchError> {
+    let mut any_new = false;
+    for directory in directories {
+        any_new |= watcher.watch(&directory, walk)?;
+    }
+    if any_new {
+        // What happened between the walk and the watch gave no hint.
+        tailer.walk_soon(now);
+    }
+    Ok(())
+}
+
+/// A tailer that reads no more, and still takes answers.
+#[derive(Debug)]
+pub struct Stopped<F: Filesystem, C: Clock> {
+    driver: Driver<F, C>,
+}
+
+impl<F: Filesystem, C: Clock> Stopped<F, C> {
+    /// Takes answers until all that was read is acknowledged, `patience` is over, or `hurry` says so; then a last
+    /// checkpoint. Returns whether everything was acknowledged.
+    pub fn settle(mut self, patience: Duration, hurry: &dyn Fn() -> bool) -> bool {
+        let deadline = self.driver.clock.now().mono + patience;
+        let backlog = std::mem::take(&mut self.driver.backlog);
+        self.driver.ship(backlog);
+        while !self.driver.tailer.is_settled() && self.driver.clock.now().mono < deadline && !hurry() {
+            // The wish to stop is no news: it would end every wait at once.
+            let mail = self.driver.mailbox.take_answers(SHOW / 10);
+            let now = self.driver.clock.now();
+            mail.into_iter().for_each(|answer| self.driver.tailer.handle(answer, now));
+        }
+        let settled = self.driver.tailer.stop();
+        let now = self.driver.clock.now();
+        self.driver.show(now);
+        settled
+    }
+}

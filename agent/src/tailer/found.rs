@@ -1,0 +1,212 @@
+//! A file was found: which generation is it?
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Tailer,
+    source::{FileKey, Presence, Seen, Source},
+};
+use crate::{
+    clock::Now,
+    discovery::Found,
+    filesystem::{FileStat, Filesystem, Handle, Kind},
+    generation::{Place, Progress},
+    identity::{MARK_BYTES_MAX, StreamId},
+    parcel::StreamNumber,
+    state::{Remembered, Trust},
+};
+
+impl<F: Filesystem> Tailer<F> {
+    /// Takes a generation from the state; its file is yet to be found.
+    pub(super) fn remember(&mut self, remembered: Remembered) {
+        let Remembered { generation, cuts } = remembered;
+        let number = self.new_number();
+        let info = self.info(self.settings.patterns.group(&generation.path).unwrap_or(0), &generation.path);
+        let mut source = Source::new(generation.path, info, std::time::Duration::ZERO);
+        source.stream_id = Some(generation.stream_id);
+        source.inode = generation.inode;
+        source.birth_nano = generation.birth_nano;
+        source.epoch = generation.epoch;
+        source.head = generation.head;
+        let acked = Place { offset: generation.acked, after: generation.after, anchor: generation.anchor };
+        source.progress = Progress::resume(acked, &cuts);
+        // Where the last cuts may be missing, intervals of what was sent cannot be trusted.
+        source.resend = generation.resend || self.trust != Trust::Whole;
+        source.own = true;
+        source.logged = true;
+        self.heads.insert(source.head, number);
+        self.walk.wanted.entry(source.inode).or_default().push(number);
+        self.sources.insert(number, source);
+    }
+
+    pub(super) fn new_number(&mut self) -> StreamNumber {
+        self.next_number += 1;
+        StreamNumber(self.next_number)
+    }
+
+    /// A walk or a hint came across a file.
+    pub(super) fn found(&mut self, found: Found, now: Now) {
+        let key = FileKey::of(&found.stat);
+        let Some(&number) = self.by_key.get(&key) else { return self.adopt(&found, now) };
+        let walk = self.walk.number;
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        if found.group.is_some() {
+            let seen_by_this_walk = source.presence == Presence::InScope { walk };
+            source.presence = Presence::InScope { walk };
+            // With several names the first one found in a walk is the one that is told.
+            if !seen_by_this_walk && source.path != found.path {
+                source.path.clone_from(&found.path);
+            }
+        }
+        let changed = source.seen != Seen::of(&found.stat);
+        self.by_path.insert(found.path, number);
+        if changed {
+            self.attend(number, now);
+        }
+    }
+
+    fn adopt(&mut self, found: &Found, now: Now) {
+        let opened = self.open(&found.path);
+        let (file, stat) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.note_unreadable(&found.path, &error),
+        };
+        self.unreadable.remove(&found.path);
+        let key = FileKey::of(&stat);
+        if stat.kind != Kind::File || self.by_key.contains_key(&key) {
+            return;
+        }
+        let known = self.same_inode(&key);
+        let resumed = known.iter().copied().find(|number| self.is_same(*number, &file, &stat));
+        let number = match resumed {
+            Some(number) => number,
+            // Out of scope, and not what was looked for.
+            None if found.group.is_none() => return,
+            None => self.begin(&found.path, found.group.unwrap_or(0), &key, !known.is_empty(), now),
+        };
+        for other in known.into_iter().filter(|other| *other != number) {
+            self.vanish(other, now);
+        }
+        self.attach(number, file, &stat, found, now);
+    }
+
+    /// Opens a file and looks at what was opened, since the name may lead elsewhere by now.
+    fn open(&self, path: &Path) -> io::Result<(F::Handle, FileStat)> {
+        let file = self.filesystem.open(path)?;
+        let stat = file.stat()?;
+        Ok((file, stat))
+    }
+
+    fn note_unreadable(&mut self, path: &Path, error: &io::Error) {
+        let reason = error.to_string();
+        if self.unreadable.get(path) != Some(&reason) {
+            tracing::warn!(path = %path.display(), %error, "cannot read a file; it is tried again at each walk");
+            self.tally.unreadable += 1;
+            self.unreadable.insert(path.into(), reason);
+        }
+    }
+
+    /// Generations without a file that had this inode and birth time.
+    fn same_inode(&self, key: &FileKey) -> Vec<StreamNumber> {
+        let numbers = self.walk.wanted.get(&key.inode).into_iter().flatten().copied();
+        numbers
+            .filter(|number| {
+                let source = self.sources.get(number);
+                source.is_some_and(|source| source.file.is_none() && source.birth_nano == key.birth_nano)
+            })
+            .collect()
+    }
+
+    /// Whether a file holds what is known of a generation: its head, and the bytes before the acknowledged offset.
+    fn is_same(&self, number: StreamNumber, file: &F::Handle, stat: &FileStat) -> bool {
+        let Some(source) = self.sources.get(&number) else { return false };
+        let acked = source.progress.acked();
+        let mut buffer = [0; MARK_BYTES_MAX];
+        let head = &mut buffer[..usize::from(source.head.length)];
+        if stat.size < acked.offset || !matches!(file.read_full_at(head, 0), Ok(count) if count == head.len()) {
+            return false;
+        }
+        if !source.head.begins(head) {
+            return false;
+        }
+        let anchor = &mut buffer[..usize::from(acked.anchor.length)];
+        let at = acked.offset - anchor.len() as u64;
+        matches!(file.read_full_at(anchor, at), Ok(count) if count == anchor.len()) && acked.anchor.ends(anchor)
+    }
+
+    /// Begins a generation; `again` says that its file had one before.
+    pub(super) fn begin(&mut self, path: &Path, group: usize, key: &FileKey, again: bool, now: Now) -> StreamNumber {
+        let number = self.new_number();
+        let mut source = Source::new(path.to_path_buf(), self.info(group, path), now.mono);
+        source.inode = key.inode;
+        source.birth_nano = key.birth_nano;
+        if let Some(birth_nano) = key.birth_nano {
+            let id = |epoch| StreamId::born(key.inode, birth_nano, epoch);
+            // The same inode and birth on two devices: one is a clone of the other's disk.
+            let taken = self.sources.values().any(|other| other.inode == key.inode && other.stream_id == Some(id(0)));
+            source.epoch = if again || taken { self.random_epoch() } else { 0 };
+            source.stream_id = Some(id(source.epoch));
+        } else if again {
+            source.epoch = self.random_epoch();
+        }
+        // A truncated file is no new inode; what an agent without state finds may have been sent before.
+        source.own = again;
+        source.resend = self.trust == Trust::Lost && !self.walk.first_done && !self.settings.fresh;
+        self.sources.insert(number, source);
+        number
+    }
+
+    fn random_epoch(&self) -> u64 {
+        (self.random)().max(1)
+    }
+
+    pub(super) fn attach(&mut self, number: StreamNumber, file: F::Handle, stat: &FileStat, found: &Found, now: Now) {
+        let key = FileKey::of(stat);
+        self.by_key.insert(key, number);
+        self.by_path.insert(found.path.clone(), number);
+        let walk = self.walk.number;
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        if let Some(numbers) = self.walk.wanted.get_mut(&source.inode) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.walk.wanted.remove(&source.inode);
+            }
+        }
+        source.inode = key.inode;
+        source.birth_nano = key.birth_nano;
+        source.key = Some(key);
+        source.file = Some(file);
+        source.seen = Seen::default();
+        source.path.clone_from(&found.path);
+        source.grown_at = now.mono;
+        source.presence = match found.group {
+            Some(_) => Presence::InScope { walk },
+            None => Presence::Gone { since: now.mono },
+        };
+        source.kept_for = super::pace::RENAMED_KEPT;
+        self.checkpoint.dirty = true;
+        self.attend(number, now);
+    }
+
+    /// A generation has lost its file for good, unless a continuation turns up.
+    pub(super) fn vanish(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        source.presence = Presence::Gone { since: now.mono };
+        source.kept_for = super::pace::SETTLE * 2;
+        source.file = None;
+        if let Some(key) = source.key.take() {
+            self.by_key.remove(&key);
+        }
+        self.arm(number, now.mono + super::pace::SETTLE);
+    }
+
+    /// Paths that cannot be read now, with the reason.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.unreadable.iter().map(|(path, reason)| (path.clone(), reason.clone())).collect()
+    }
+}

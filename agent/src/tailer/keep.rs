@@ -1,0 +1,164 @@
+//! State on disk, truncated generations, and generations that are over.
+
+use super::{
+    Tailer, pace,
+    source::{Presence, Source},
+};
+use crate::{
+    clock::Now,
+    filesystem::{Filesystem, Handle},
+    parcel::StreamNumber,
+    state::{Fact, Remembered},
+};
+
+impl<F: Filesystem> Tailer<F> {
+    /// Appends to the cut log; a failure is noted and cured by a later checkpoint. Returns whether it worked.
+    pub(super) fn append(&mut self, facts: &[Fact]) -> bool {
+        let written = self.store.append(facts);
+        self.note_state(written.map_err(|error| format!("cannot write the cut log: {error}")))
+    }
+
+    pub(super) fn sync(&mut self) -> bool {
+        let synced = self.store.sync();
+        self.note_state(synced.map_err(|error| format!("cannot sync the cut log: {error}")))
+    }
+
+    fn note_state(&mut self, outcome: Result<(), String>) -> bool {
+        let Err(failure) = outcome else { return true };
+        if self.checkpoint.failure.is_none() {
+            tracing::warn!(%failure, "the state cannot be written; reading goes on, and it is tried again");
+        }
+        self.checkpoint.failure = Some(failure);
+        self.checkpoint.dirty = true;
+        false
+    }
+
+    /// Why the state cannot be written, while it cannot.
+    #[must_use]
+    pub fn state_failure(&self) -> Option<&str> {
+        self.checkpoint.failure.as_deref()
+    }
+
+    pub(super) fn checkpoint_when_due(&mut self, now: Now) {
+        if !self.checkpoint.dirty || now.mono < self.checkpoint.next {
+            return;
+        }
+        self.checkpoint.next = now.mono + pace::CHECKPOINT;
+        if self.write_checkpoint(false) {
+            self.checkpoint.done_at = now.mono;
+        }
+    }
+
+    pub(super) fn write_checkpoint(&mut self, clean: bool) -> bool {
+        let known: Vec<Remembered> = self
+            .sources
+            .values()
+            .filter_map(|source| {
+                let cuts = source.progress.cuts().map(|cut| cut.record).collect();
+                source.record().map(|generation| Remembered { generation, cuts })
+            })
+            .collect();
+        let written = self.store.checkpoint(&known, clean);
+        if !self.note_state(written.map_err(|error| format!("cannot write the checkpoint: {error}"))) {
+            return false;
+        }
+        if self.checkpoint.failure.take().is_some() {
+            tracing::info!("the state can be written again");
+        }
+        self.checkpoint.dirty = false;
+        for source in self.sources.values_mut() {
+            source.logged |= source.stream_id.is_some();
+        }
+        true
+    }
+
+    /// A file was truncated: its generation is over, and another one begins in it.
+    pub(super) fn truncated(&mut self, number: StreamNumber, size_before: u64, now: Now) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        let (Some(file), Some(key)) = (source.file.take(), source.key.take()) else { return };
+        source.presence = Presence::Gone { since: now.mono };
+        source.kept_for = pace::SETTLE * 2;
+        source.seen.size = size_before;
+        let path = source.path.clone();
+        let position = source.progress.position().offset;
+        tracing::info!(path = %path.display(), position, "a file was truncated or rewritten; it is read from its beginning");
+        self.by_key.remove(&key);
+        self.tally.truncated += 1;
+        let Ok(stat) = file.stat() else { return };
+        let group = self.settings.patterns.group(&path);
+        let next = self.begin(&path, group.unwrap_or(0), &key, true, now);
+        // Those that were held back for resembling the old generation may be its continuation now.
+        let held = |source: &Source<F::Handle>| source.held.is_some_and(|held| held.of == number);
+        let waiting: Vec<_> = self.sources.iter().filter(|(_, source)| held(source)).map(|(held, _)| *held).collect();
+        let found = crate::discovery::Found { path, group, stat };
+        self.attach(next, file, &stat, &found, now);
+        waiting.into_iter().for_each(|held| self.queue(held));
+        self.arm(number, now.mono + pace::SETTLE);
+    }
+
+    /// Ends a generation that is gone, once nothing more can come of it. Returns whether it is over.
+    pub(super) fn expire(&mut self, number: StreamNumber, now: Now) -> bool {
+        let Some(source) = self.sources.get(&number) else { return true };
+        let Presence::Gone { since } = source.presence else { return false };
+        if now.mono < since.max(source.grown_at) + source.kept_for {
+            return false;
+        }
+        if source.file.is_none() {
+            if source.progress.to_build().is_some() || source.unread() > 0 {
+                self.give_up(number, "the file is gone");
+            }
+        } else if source.unread() > 0 || source.held.is_some() {
+            return false;
+        }
+        let over = self.sources.get(&number).is_some_and(|source| source.progress.is_settled() && source.kept.is_empty());
+        if over {
+            let stream_id = self.sources.get(&number).and_then(|source| source.stream_id.filter(|_| source.logged));
+            self.remove(number);
+            if let Some(stream_id) = stream_id {
+                self.append(&[Fact::Forgotten(stream_id)]);
+            }
+        }
+        over
+    }
+
+    /// Counts what can no longer be read.
+    pub(super) fn give_up(&mut self, number: StreamNumber, why: &'static str) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        let position = source.progress.position();
+        let unread = source.unread();
+        source.seen.size = source.seen.size.min(position.offset);
+        let cut = source.progress.abandon();
+        self.tally.lost_events += 1;
+        self.tally.lost_bytes += unread + cut;
+        self.checkpoint.dirty = true;
+        tracing::error!(
+            path = %source.path.display(), stream = ?source.stream_id, unread_bytes = unread, unacknowledged_bytes = cut, why,
+            "bytes are lost: they were gone before they were delivered"
+        );
+    }
+
+    /// Forgets a generation in memory.
+    pub(super) fn remove(&mut self, number: StreamNumber) -> Option<Source<F::Handle>> {
+        let source = self.sources.remove(&number)?;
+        self.heads.remove(source.head, number);
+        if let Some(at) = source.timer {
+            self.timers.remove(&(at, number));
+        }
+        if let Some(key) = source.key
+            && self.by_key.get(&key) == Some(&number)
+        {
+            self.by_key.remove(&key);
+        }
+        if self.by_path.get(&source.path) == Some(&number) {
+            self.by_path.remove(&source.path);
+        }
+        if let Some(numbers) = self.walk.wanted.get_mut(&source.inode) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.walk.wanted.remove(&source.inode);
+            }
+        }
+        self.checkpoint.dirty = true;
+        Some(source)
+    }
+}

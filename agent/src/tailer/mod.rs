@@ -1,0 +1,296 @@
+//! The tailer: from files to batches, and from answers to checkpoints.
+//!
+//! Owns all state of all files. One thread drives it (see [`drive`]); it waits for nothing but the disk. A turn takes
+//! hints, walks a directory, attends to files whose time has come, and reads a quantum of each file that is ready, one
+//! after the other, while the window lets it. It has no clock, no thread and no socket of its own, so that a test can
+//! drive it over the fake file system through any schedule.
+//!
+//! - `found.rs`: a file found, and which generation it is;
+//! - `resemble.rs`: a new inode that looks like a known generation;
+//! - `attend.rs`: what changed about a file, and what is to be done when;
+//! - `visit.rs`: reading, cutting, building;
+//! - `answers.rs`: acknowledgements and refusals;
+//! - `keep.rs`: state on disk, and generations that are over;
+//! - `walk.rs`: hints and walks.
+
+mod answers;
+mod attend;
+pub mod drive;
+mod found;
+mod heads;
+mod keep;
+mod resemble;
+mod source;
+mod status;
+#[cfg(test)]
+mod tests;
+mod visit;
+mod walk;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use logmesh_proto::{RecordsBuilder, SealError, Sealer, v1};
+
+pub use status::{FileStatus, Snapshot, Tally};
+
+use crate::{
+    clock::Now,
+    discovery::{Hint, Patterns, Scan},
+    filesystem::Filesystem,
+    lines::CutLimits,
+    parcel::{Parcel, StreamNumber},
+    state::{Recovered, Store, Trust},
+};
+use heads::HeadIndex;
+use source::{FileKey, Source};
+
+/// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
+pub const PARCELS_MAX: usize = 1024;
+
+/// What the tailer is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which files.
+    pub patterns: Patterns,
+    /// For each group, what is said of its streams; the path is filled in.
+    pub infos: Vec<v1::StreamInfo>,
+    /// How batches are cut.
+    pub limits: CutLimits,
+    /// After how long without growth an unterminated rest is sent.
+    pub partial_flush: Duration,
+    /// Encoded bytes that may be unacknowledged.
+    pub window_bytes: usize,
+    /// How batches are compressed.
+    pub codec: v1::Codec,
+    /// Whether no agent can have run with these files before, so that nothing can be a resend.
+    pub fresh: bool,
+}
+
+/// How often things are done. All are durations without growth or since the last time.
+pub(crate) mod pace {
+    use std::time::Duration;
+
+    /// A new inode that resembles a known generation, and a truncated generation whose copy may turn up.
+    pub(crate) const SETTLE: Duration = Duration::from_secs(5);
+    /// A look at a file that was active lately, in case a hint was lost.
+    pub(crate) const LOOK_ACTIVE: Duration = Duration::from_millis(500);
+    /// The same without hints.
+    pub(crate) const LOOK_POLLING: Duration = Duration::from_millis(250);
+    /// How long a file counts as active.
+    pub(crate) const ACTIVE: Duration = Duration::from_secs(30);
+    /// A deleted file that is read and acknowledged is closed.
+    pub(crate) const DELETED_KEPT: Duration = Duration::from_secs(30);
+    /// The same for one that was renamed out of scope.
+    pub(crate) const RENAMED_KEPT: Duration = Duration::from_secs(300);
+    /// A generation whose file has vanished, and may turn up on another inode.
+    pub(crate) const VANISHED_KEPT: Duration = Duration::from_secs(600);
+    /// Between two walks while hints come.
+    pub(crate) const WALK: Duration = Duration::from_secs(10);
+    /// Between two walks without hints.
+    pub(crate) const WALK_POLLING: Duration = Duration::from_secs(2);
+    /// Between two checkpoints.
+    pub(crate) const CHECKPOINT: Duration = Duration::from_secs(1);
+    /// Before something that failed for a reason outside is tried again.
+    pub(crate) const RETRY: Duration = Duration::from_secs(1);
+    /// Linger of a slow stream, and of one at or above [`FAST`].
+    pub(crate) const LINGER_MIN: Duration = Duration::from_millis(2);
+    /// See [`LINGER_MIN`].
+    pub(crate) const LINGER_MAX: Duration = Duration::from_millis(50);
+    /// Bytes a second.
+    pub(crate) const FAST: f64 = 10_000_000.0;
+}
+
+/// Bytes and batches on their way.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: usize,
+    parcels: usize,
+    /// The session's credit; `None` without one.
+    credit: Option<u64>,
+}
+
+/// Reads ahead of credit by so much at most, so that a batch is ready when an answer comes.
+const AHEAD_BYTES: u64 = 512 * 1024;
+
+impl Window {
+    fn is_open(&self, window_bytes: usize) -> bool {
+        let ahead = self.credit.unwrap_or(0).saturating_add(AHEAD_BYTES);
+        let limit = window_bytes.min(usize::try_from(ahead).unwrap_or(usize::MAX));
+        self.parcels == 0 || (self.bytes < limit && self.parcels < PARCELS_MAX)
+    }
+}
+
+/// See the module.
+pub struct Tailer<F: Filesystem> {
+    filesystem: F,
+    settings: Settings,
+    store: Store,
+    /// All generations, over or not.
+    sources: BTreeMap<StreamNumber, Source<F::Handle>>,
+    /// The generation that each file is in now.
+    by_key: HashMap<FileKey, StreamNumber>,
+    by_path: HashMap<PathBuf, StreamNumber>,
+    heads: HeadIndex,
+    ready: VecDeque<StreamNumber>,
+    timers: BTreeSet<(Duration, StreamNumber)>,
+    next_number: u64,
+    window: Window,
+    /// Limits of the session.
+    limits: CutLimits,
+    sealer: Sealer,
+    records: RecordsBuilder,
+    block: Vec<u8>,
+    out: Vec<Parcel>,
+    walk: Walk,
+    /// Whether this run began without state that can be relied on.
+    trust: Trust,
+    checkpoint: Checkpointing,
+    tally: Tally,
+    unreadable: BTreeMap<PathBuf, String>,
+    random: fn() -> u64,
+}
+
+impl<F: Filesystem> std::fmt::Debug for Tailer<F> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tailer").field("sources", &self.sources.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Walk {
+    under_way: Option<Scan>,
+    number: u64,
+    next: Duration,
+    first_done: bool,
+    polling: bool,
+    /// Generations that have no file yet, by inode, to be found under any name.
+    wanted: BTreeMap<u64, Vec<StreamNumber>>,
+    /// Names out of scope to which files in scope were moved, by hints.
+    followed: BTreeMap<PathBuf, usize>,
+    /// Directories to watch that the last steps came through.
+    directories: Vec<PathBuf>,
+    /// Whether something could not be looked at, so that what was not found may still be there.
+    incomplete: bool,
+    finished_at: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Checkpointing {
+    dirty: bool,
+    next: Duration,
+    done_at: Duration,
+    failure: Option<String>,
+    day: u64,
+}
+
+impl<F: Filesystem> Tailer<F> {
+    /// Begins with what was recovered.
+    ///
+    /// # Errors
+    /// The compressor found no memory.
+    pub fn new(filesystem: F, settings: Settings, store: Store, recovered: Recovered) -> Result<Self, SealError> {
+        let mut tailer = Self {
+            filesystem,
+            sealer: Sealer::new(settings.codec)?,
+            limits: settings.limits,
+            settings,
+            store,
+            sources: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_path: HashMap::new(),
+            heads: HeadIndex::default(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            next_number: 0,
+            window: Window::default(),
+            records: RecordsBuilder::new(),
+            block: Vec::new(),
+            out: Vec::new(),
+            walk: Walk::default(),
+            trust: recovered.trust,
+            checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
+            tally: Tally::default(),
+            unreadable: BTreeMap::new(),
+            random: rand::random,
+        };
+        for remembered in recovered.generations {
+            tailer.remember(remembered);
+        }
+        Ok(tailer)
+    }
+
+    /// Does a bounded amount of work; what is to be shipped is pushed to `out`. Returns when to come again at the latest.
+    pub fn turn(&mut self, now: Now, hints: Vec<Hint>, out: &mut Vec<Parcel>) -> Duration {
+        self.take_hints(hints, now);
+        self.walk_on(now);
+        self.fire_timers(now);
+        let read_on = self.visit_ready(now);
+        self.checkpoint_when_due(now);
+        out.append(&mut self.out);
+        if read_on || self.walk.under_way.is_some() {
+            return now.mono;
+        }
+        let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
+        let checkpoint = if self.checkpoint.dirty { self.checkpoint.next } else { Duration::MAX };
+        timer.min(self.walk.next).min(checkpoint)
+    }
+
+    /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.
+    pub fn stop(&mut self) -> bool {
+        self.write_checkpoint(true);
+        self.is_settled()
+    }
+
+    /// Whether everything that was read is acknowledged.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.window.parcels == 0 && self.sources.values().all(|source| source.progress.to_build().is_none())
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        while let Some(&(at, number)) = self.timers.first() {
+            if at > now.mono {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(source) = self.sources.get_mut(&number)
+                && source.timer == Some(at)
+            {
+                source.timer = None;
+                self.attend(number, now);
+            }
+        }
+    }
+
+    /// Has a file attended to at `at` or before.
+    fn arm(&mut self, number: StreamNumber, at: Duration) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        if let Some(armed) = source.timer {
+            if armed <= at {
+                return;
+            }
+            self.timers.remove(&(armed, number));
+        }
+        source.timer = Some(at);
+        self.timers.insert((at, number));
+    }
+
+    fn queue(&mut self, number: StreamNumber) {
+        if let Some(source) = self.sources.get_mut(&number)
+            && !source.queued
+        {
+            source.queued = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    fn info(&self, group: usize, path: &Path) -> Arc<v1::StreamInfo> {
+        let info = self.settings.infos.get(group).cloned().unwrap_or_default();
+        Arc::new(v1::StreamInfo { path: path.to_string_lossy().into_owned(), ..info })
+    }
+}

@@ -1,0 +1,178 @@
+//! A generation as the tailer holds it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use logmesh_proto::v1;
+
+use super::pace;
+use crate::{
+    filesystem::FileStat,
+    generation::Progress,
+    identity::{Mark, StreamId},
+    parcel::{Parcel, StreamNumber},
+    state::GenerationRecord,
+};
+
+/// A file within one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FileKey {
+    device: u64,
+    pub(super) inode: u64,
+    pub(super) birth_nano: Option<i64>,
+}
+
+impl FileKey {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self { device: stat.device, inode: stat.inode, birth_nano: stat.birth_nano }
+    }
+}
+
+/// Where its file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Remembered from an earlier run; the first walk has not come across it yet.
+    Dormant,
+    /// In scope, seen by that walk.
+    InScope {
+        walk: u64,
+    },
+    /// Out of scope, deleted, truncated, or not found.
+    Gone {
+        since: Duration,
+    },
+}
+
+/// A new file that looks like a known generation and is not read until it is clear what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) of: StreamNumber,
+    /// Size up to which it was seen to equal that generation's file.
+    pub(super) equal_to: u64,
+}
+
+/// What the last look saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) size: u64,
+    pub(super) modified_nano: i64,
+    pub(super) changed_nano: i64,
+    pub(super) deleted: bool,
+}
+
+impl Seen {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self {
+            size: stat.size,
+            modified_nano: stat.modified_nano,
+            changed_nano: stat.changed_nano,
+            deleted: stat.links == 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Source<H> {
+    /// `None` until the first line of a file without birth time is whole.
+    pub(super) stream_id: Option<StreamId>,
+    pub(super) inode: u64,
+    pub(super) birth_nano: Option<i64>,
+    /// Its file now; `None` while there is none.
+    pub(super) key: Option<FileKey>,
+    pub(super) epoch: u64,
+    pub(super) path: PathBuf,
+    pub(super) info: Arc<v1::StreamInfo>,
+    pub(super) head: Mark,
+    pub(super) progress: Progress,
+    pub(super) resend: bool,
+    pub(super) file: Option<H>,
+    pub(super) seen: Seen,
+    pub(super) presence: Presence,
+    /// How long it is kept once it is gone, read and acknowledged.
+    pub(super) kept_for: Duration,
+    /// Whether it is clear that this is no other generation's continuation.
+    pub(super) own: bool,
+    pub(super) held: Option<Held>,
+    /// Its file is a copy that ends before what was read of the original: nothing new is read from it.
+    pub(super) short: bool,
+    /// Whether the cut log knows it.
+    pub(super) logged: bool,
+    pub(super) paused_until: Duration,
+    /// Batches that came back and cannot be built again, since the file is gone.
+    pub(super) kept: Vec<Parcel>,
+    /// Largest encoded batch that its lane takes.
+    pub(super) encoded_bytes_max: usize,
+    /// Up to where an unterminated rest was seen.
+    pub(super) scanned: u64,
+    /// When that rest is sent.
+    pub(super) flush_at: Option<Duration>,
+    /// Since when there are bytes to read.
+    pub(super) pending_since: Option<Duration>,
+    pub(super) grown_at: Duration,
+    pub(super) visited_at: Duration,
+    /// Bytes a second, smoothed.
+    pub(super) rate: f64,
+    pub(super) queued: bool,
+    pub(super) timer: Option<Duration>,
+}
+
+impl<H> Source<H> {
+    pub(super) fn new(path: PathBuf, info: Arc<v1::StreamInfo>, now: Duration) -> Self {
+        Self {
+            stream_id: None,
+            inode: 0,
+            birth_nano: None,
+            key: None,
+            epoch: 0,
+            path,
+            info,
+            head: Mark::default(),
+            progress: Progress::default(),
+            resend: false,
+            file: None,
+            seen: Seen::default(),
+            presence: Presence::Dormant,
+            kept_for: pace::RENAMED_KEPT,
+            own: false,
+            held: None,
+            short: false,
+            logged: false,
+            paused_until: Duration::ZERO,
+            kept: Vec::new(),
+            encoded_bytes_max: usize::MAX,
+            scanned: 0,
+            flush_at: None,
+            pending_since: None,
+            grown_at: now,
+            visited_at: now,
+            rate: 0.0,
+            queued: false,
+            timer: None,
+        }
+    }
+
+    /// Whether nothing was ever read of it.
+    pub(super) fn is_virgin(&self) -> bool {
+        self.progress.position().offset == 0
+    }
+
+    /// Bytes that are there and not read.
+    pub(super) fn unread(&self) -> u64 {
+        if self.short { 0 } else { self.seen.size.saturating_sub(self.progress.position().offset) }
+    }
+
+    pub(super) fn record(&self) -> Option<GenerationRecord> {
+        let acked = self.progress.acked();
+        Some(GenerationRecord {
+            stream_id: self.stream_id?,
+            inode: self.inode,
+            birth_nano: self.birth_nano,
+            epoch: self.epoch,
+            head: self.head,
+            acked: acked.offset,
+            after: acked.after,
+            anchor: acked.anchor,
+            resend: self.resend,
+            path: self.path.clone(),
+        })
+    }
+}

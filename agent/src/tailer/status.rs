@@ -1,0 +1,134 @@
+//! What the tailer shows of itself.
+
+use serde::Serialize;
+
+use super::{Tailer, source::Presence};
+use crate::{clock::Now, filesystem::Filesystem};
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Tally {
+    /// Records cut.
+    pub read_records: u64,
+    /// Source bytes cut.
+    pub read_bytes: u64,
+    /// Batches cut.
+    pub read_batches: u64,
+    /// Source bytes acknowledged, contiguous per file.
+    pub acked_bytes: u64,
+    /// Batches acknowledged.
+    pub acked_batches: u64,
+    /// Batches built or sent again.
+    pub resent: u64,
+    /// Source bytes that were gone before they were delivered, where their number is known.
+    pub lost_bytes: u64,
+    /// Times that bytes were lost, their number known or not.
+    pub lost_events: u64,
+    /// Truncations seen.
+    pub truncated: u64,
+    /// Paths found unreadable.
+    pub unreadable: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+}
+
+impl Tally {
+    pub(super) fn read(&mut self, records: usize, bytes: u64) {
+        self.read_records += records as u64;
+        self.read_bytes += bytes;
+        self.read_batches += 1;
+    }
+}
+
+/// One generation.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileStatus {
+    /// Last known path.
+    pub path: String,
+    /// Stream id, hex.
+    pub stream: Option<String>,
+    /// Everything before it is acknowledged.
+    pub acked_offset: u64,
+    /// Everything before it was read.
+    pub read_offset: u64,
+    /// Size at the last look.
+    pub size: u64,
+    /// Batches without answer.
+    pub batches_out: usize,
+    /// What is happening to it.
+    pub state: &'static str,
+    /// Whether its records are marked `resend`.
+    pub resend: bool,
+}
+
+/// The tailer at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// Counts.
+    pub tally: Tally,
+    /// Files open.
+    pub files_open: usize,
+    /// Generations known.
+    pub generations: usize,
+    /// Encoded bytes without answer.
+    pub in_flight_bytes: usize,
+    /// Batches without answer.
+    pub in_flight_batches: usize,
+    /// Credit of the session.
+    pub credit_bytes: Option<u64>,
+    /// Age of the oldest record without answer, in seconds.
+    pub oldest_unacked_seconds: f64,
+    /// Time since the last checkpoint while there is something to write, in seconds.
+    pub checkpoint_age_seconds: f64,
+    /// The first generations, those with something unread or unacknowledged before all others.
+    pub files: Vec<FileStatus>,
+    /// Paths that cannot be read, with the reason.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl<F: Filesystem> Tailer<F> {
+    /// The tailer now, with at most `files_max` generations in detail.
+    #[must_use]
+    pub fn snapshot(&self, now: Now, files_max: usize) -> Snapshot {
+        let oldest = self.sources.values().filter_map(|source| source.progress.cuts().next());
+        let oldest = oldest.map(|cut| cut.record.observed_unix_nano).min();
+        let age = oldest.map_or(0, |oldest| now.unix_nano.saturating_sub(oldest));
+        let dirty = self.checkpoint.dirty && self.checkpoint.failure.is_some();
+        let checkpoint_age = if dirty { now.mono.saturating_sub(self.checkpoint.done_at).as_secs_f64() } else { 0.0 };
+        let mut sources: Vec<_> = self.sources.values().collect();
+        sources.sort_by_key(|source| source.unread() == 0 && source.progress.is_settled());
+        let files = sources.into_iter().take(files_max).map(|source| FileStatus {
+            path: source.path.to_string_lossy().into_owned(),
+            stream: source.stream_id.map(|id| id.to_string()),
+            acked_offset: source.progress.acked().offset,
+            read_offset: source.progress.position().offset,
+            size: source.seen.size,
+            batches_out: source.progress.out(),
+            state: match (source.presence, source.held.is_some(), source.paused_until > now.mono) {
+                (_, true, _) => "held back",
+                (_, _, true) => "paused",
+                (Presence::Dormant, ..) => "not found yet",
+                (Presence::InScope { .. }, ..) => "tailing",
+                (Presence::Gone { .. }, ..) if source.file.is_none() => "vanished",
+                (Presence::Gone { .. }, ..) => "rotated",
+            },
+            resend: source.resend,
+        });
+        Snapshot {
+            tally: self.tally,
+            files_open: self.sources.values().filter(|source| source.file.is_some()).count(),
+            generations: self.sources.len(),
+            in_flight_bytes: self.window.bytes,
+            in_flight_batches: self.window.parcels,
+            credit_bytes: self.window.credit,
+            oldest_unacked_seconds: age as f64 / 1e9,
+            checkpoint_age_seconds: checkpoint_age,
+            files: files.collect(),
+            unreadable: self
+                .unreadable
+                .iter()
+                .map(|(path, reason)| (path.to_string_lossy().into_owned(), reason.clone()))
+                .collect(),
+        }
+    }
+}

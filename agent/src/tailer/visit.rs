@@ -1,0 +1,381 @@
+//! Reading a quantum of a file, cutting it, building batches.
+//!
+//! A visit is one pread that begins with the anchor, so that every read proves for itself that the file is still the
+//! one that was read before. What was read is cut and handed out in the same visit: nothing of a file stays in memory
+//! but its built batches.
+
+use std::io;
+
+use bytes::Bytes;
+use logmesh_proto::{BatchMeta, Flags, v1};
+use prost::Message;
+
+use super::{Tailer, pace, source::Source};
+use crate::{
+    clock::Now,
+    filesystem::{Filesystem, Handle},
+    generation::Place,
+    identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
+    lines::{CutLimits, Cutting, Flush, Start, cut, recut},
+    parcel::{Parcel, StreamNumber},
+    state::{CutRecord, Fact},
+};
+
+/// Bytes of a file read in one visit: the quantum of fairness.
+const QUANTUM_BYTES: usize = 256 * 1024;
+/// Visits of one turn, so that answers and hints are not kept waiting.
+const VISITS_MAX: usize = 16;
+/// Bodies are cut smaller than the largest batch by so much, for the arrays beside them.
+const ARRAYS_BYTES: usize = 64 * 1024;
+
+/// A read of new bytes: the anchor, then the block.
+struct NewBytes {
+    anchor_bytes: usize,
+    /// Whether the block reaches the end of the file.
+    at_end: bool,
+}
+
+/// What became of cutting a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progressed {
+    consumed: usize,
+    /// The window closed, or the state could not be written.
+    stopped: bool,
+}
+
+impl<F: Filesystem> Tailer<F> {
+    /// Visits files that are ready while the window is open. Returns whether there is more to do at once.
+    pub(super) fn visit_ready(&mut self, now: Now) -> bool {
+        for _ in 0..VISITS_MAX {
+            if !self.window.is_open(self.settings.window_bytes) {
+                return false;
+            }
+            let Some(number) = self.ready.pop_front() else { return false };
+            if let Some(source) = self.sources.get_mut(&number) {
+                source.queued = false;
+                self.visit(number, now);
+            }
+        }
+        !self.ready.is_empty()
+    }
+
+    fn visit(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get(&number) else { return };
+        if source.file.is_none() || source.paused_until > now.mono {
+            return;
+        }
+        if !source.own && !self.is_own(number, now) {
+            return;
+        }
+        let Some(source) = self.sources.get(&number) else { return };
+        let outcome = match source.progress.to_build() {
+            Some(record) => self.build_again(number, record, now),
+            None => self.read_new(number, now),
+        };
+        if let Err(error) = outcome {
+            return self.read_failed(number, &error, now);
+        }
+        self.attend(number, now);
+    }
+
+    /// A read failed: others go on, this one is tried again.
+    pub(super) fn read_failed(&mut self, number: StreamNumber, error: &io::Error, now: Now) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        tracing::warn!(path = %source.path.display(), %error, "reading a file failed; it is tried again");
+        self.tally.read_errors += 1;
+        source.paused_until = now.mono + pace::RETRY;
+        self.arm(number, now.mono + pace::RETRY);
+    }
+
+    fn read_new(&mut self, number: StreamNumber, now: Now) -> io::Result<()> {
+        let Some(source) = self.sources.get(&number) else { return Ok(()) };
+        let seen = source.seen.size;
+        if source.unread() == 0 {
+            return Ok(());
+        }
+        let mut wanted = QUANTUM_BYTES;
+        loop {
+            let Some(read) = self.read_block(number, wanted)? else {
+                self.truncated(number, seen, now);
+                return Ok(());
+            };
+            if !self.identify(number, &read) {
+                return Ok(());
+            }
+            let done = self.cut_block(number, &read, now);
+            let longest = self.limits.record_bytes_max + 2;
+            if done.consumed > 0 || done.stopped || read.at_end || wanted > longest {
+                self.note_visit(number, &read, done, now);
+                return Ok(());
+            }
+            wanted = longest + MARK_BYTES_MAX;
+        }
+    }
+
+    /// Reads behind the position. `None` means that what is before it is no longer what was read.
+    fn read_block(&mut self, number: StreamNumber, wanted: usize) -> io::Result<Option<NewBytes>> {
+        let Some(source) = self.sources.get(&number) else { return Ok(None) };
+        let Some(file) = &source.file else { return Ok(None) };
+        let position = source.progress.position();
+        let anchor_bytes = usize::from(position.anchor.length);
+        // The next anchor needs a whole KiB, where there is one.
+        let before = MARK_BYTES_MAX.min(usize::try_from(position.offset).unwrap_or(usize::MAX));
+        self.block.resize(before + wanted, 0);
+        let count = file.read_full_at(&mut self.block, position.offset - before as u64)?;
+        let at_end = count < self.block.len();
+        self.block.truncate(count);
+        let sound = count >= before && position.anchor.ends(&self.block[..before]) && anchor_bytes <= before;
+        Ok(sound.then_some(NewBytes { anchor_bytes: before, at_end }))
+    }
+
+    /// Learns more of the head, and the stream id where it hangs on the first line. Returns whether the id is known.
+    fn identify(&mut self, number: StreamNumber, read: &NewBytes) -> bool {
+        let Some(source) = self.sources.get_mut(&number) else { return false };
+        let position = source.progress.position().offset;
+        let from_start = position == read.anchor_bytes as u64;
+        if usize::from(source.head.length) < MARK_BYTES_MAX && from_start {
+            let head = Mark::head(&self.block);
+            if head.length > source.head.length {
+                self.heads.remove(source.head, number);
+                self.heads.insert(head, number);
+                source.head = head;
+            }
+        }
+        if source.stream_id.is_some() {
+            return true;
+        }
+        let line_end = memchr::memchr(b'\n', &self.block);
+        let flushed = source.flush_at.is_some_and(|_| source.scanned == source.seen.size);
+        let length = match line_end {
+            Some(length) => length,
+            None if self.block.len() >= MARK_BYTES_MAX || flushed => self.block.len(),
+            None => {
+                source.scanned = source.seen.size;
+                source.flush_at = Some(source.grown_at + self.settings.partial_flush);
+                return false;
+            }
+        };
+        let filesystem_id = source.file.as_ref().map_or(0, Handle::filesystem_id);
+        let id = StreamId::unborn(filesystem_id, source.inode, &self.block[..length], source.epoch);
+        source.stream_id = Some(id);
+        if self.sources.iter().any(|(other, source)| *other != number && source.stream_id == Some(id)) {
+            let epoch = (self.random)().max(1);
+            if let Some(source) = self.sources.get_mut(&number) {
+                source.epoch = epoch;
+                source.stream_id =
+                    Some(StreamId::unborn(filesystem_id, source.inode, &self.block[..length], epoch));
+            }
+        }
+        true
+    }
+
+    fn cut_block(&mut self, number: StreamNumber, read: &NewBytes, now: Now) -> Progressed {
+        let mut done = Progressed::default();
+        let begin = self.sources.get(&number).map_or(0, |source| source.progress.position().offset);
+        let end = begin + (self.block.len() - read.anchor_bytes) as u64;
+        loop {
+            let Some(source) = self.sources.get(&number) else { return done };
+            let flush = flush(source, read.at_end.then_some(end), now);
+            let start = source.progress.position().after;
+            let limits = limits_for(source, &self.limits);
+            let base = read.anchor_bytes + done.consumed;
+            self.records.clear();
+            let cutting = cut(&self.block[base..], start, flush, &limits, &mut self.records);
+            if cutting.consumed == 0 {
+                return done;
+            }
+            if !self.take_cut(number, base, &cutting, now) {
+                done.stopped = true;
+                return done;
+            }
+            done.consumed += cutting.consumed;
+            if !self.window.is_open(self.settings.window_bytes) {
+                done.stopped = true;
+                return done;
+            }
+        }
+    }
+
+    /// Logs, seals and hands out what was cut at `base` of the block. Returns whether it did.
+    fn take_cut(&mut self, number: StreamNumber, base: usize, cutting: &Cutting, now: Now) -> bool {
+        let Some(source) = self.sources.get_mut(&number) else { return false };
+        let offset = source.progress.position().offset;
+        let (first, end) = (base + cutting.skipped, base + cutting.consumed);
+        let anchor = Mark::anchor(&self.block[..end]);
+        let place = Place { offset: offset + cutting.consumed as u64, after: cutting.after, anchor };
+        if self.records.is_empty() {
+            source.progress.skip(place);
+            self.checkpoint.dirty = true;
+            return true;
+        }
+        let record = CutRecord {
+            first: offset + cutting.skipped as u64,
+            end: place.offset,
+            observed_unix_nano: now.unix_nano,
+            flags: cutting.flags,
+            hash: range_hash(&self.block[first..end]),
+            after: cutting.after,
+            anchor,
+        };
+        let Some(parcel) = self.seal(number, &record) else { return false };
+        if !self.log_cut(number, record) {
+            self.pause(number, now);
+            return false;
+        }
+        let Some(source) = self.sources.get_mut(&number) else { return false };
+        source.progress.push(record, parcel.encoded);
+        self.tally.read(self.records.len(), record.end - record.first);
+        self.hand_out(parcel);
+        true
+    }
+
+    /// Logs a cut before its batch leaves. Only a generation whose id cannot be found again waits for the disk.
+    fn log_cut(&mut self, number: StreamNumber, record: CutRecord) -> bool {
+        let Some(source) = self.sources.get(&number) else { return false };
+        let (Some(generation), logged) = (source.record(), source.logged) else { return false };
+        let must_be_durable = !logged && generation.epoch != 0;
+        let cut = Fact::Cut(generation.stream_id, record);
+        let written = if logged { self.append(&[cut]) } else { self.append(&[Fact::Generation(generation), cut]) };
+        let day = record.observed_unix_nano / 86_400_000_000_000;
+        let synced = if must_be_durable || day != self.checkpoint.day { written && self.sync() } else { written };
+        if synced {
+            self.checkpoint.day = day;
+        }
+        if let Some(source) = self.sources.get_mut(&number) {
+            source.logged |= written;
+        }
+        synced || !must_be_durable
+    }
+
+    fn pause(&mut self, number: StreamNumber, now: Now) {
+        if let Some(source) = self.sources.get_mut(&number) {
+            source.paused_until = now.mono + pace::RETRY;
+        }
+    }
+
+    /// Builds the batch of the records collected.
+    fn seal(&mut self, number: StreamNumber, record: &CutRecord) -> Option<Parcel> {
+        let source = self.sources.get(&number)?;
+        let resend = if source.resend { Flags::RESEND } else { Flags::NONE };
+        let meta = BatchMeta {
+            stream_id: Bytes::copy_from_slice(&source.stream_id?.0),
+            first_offset: record.first,
+            end_offset: record.end,
+            observed_unix_nano: record.observed_unix_nano,
+            flags: Flags::from_bits(record.flags).union(resend),
+        };
+        let sealed = self.sealer.seal(meta, &mut self.records);
+        let batch: v1::Batch = sealed
+            .inspect_err(|error| tracing::error!(%error, path = %source.path.display(), "cannot build a batch"))
+            .ok()?;
+        let encoded = batch.encoded_len();
+        Some(Parcel { stream: number, batch, info: source.info.clone(), encoded })
+    }
+
+    pub(super) fn hand_out(&mut self, parcel: Parcel) {
+        self.window.bytes += parcel.encoded;
+        self.window.parcels += 1;
+        self.out.push(parcel);
+    }
+
+    fn note_visit(&mut self, number: StreamNumber, read: &NewBytes, done: Progressed, now: Now) {
+        let partial_flush = self.settings.partial_flush;
+        let size = {
+            let Some(source) = self.sources.get(&number) else { return };
+            source.progress.position().offset + (self.block.len() - read.anchor_bytes - done.consumed) as u64
+        };
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        let elapsed = now.mono.saturating_sub(source.visited_at).as_secs_f64().max(0.001);
+        let sample = done.consumed as f64 / elapsed;
+        source.rate = source.rate.mul_add(0.7, sample * 0.3);
+        source.visited_at = now.mono;
+        source.pending_since = None;
+        if done.stopped || !read.at_end {
+            return;
+        }
+        // All that is left is a rest without terminator. A flush that came to nothing is not tried again before growth.
+        let came_to_nothing = source.flush_at.is_some_and(|at| at <= now.mono) && done.consumed == 0;
+        source.scanned = size;
+        source.seen.size = source.seen.size.max(size);
+        let at = if source.seen.deleted { now.mono } else { source.grown_at + partial_flush };
+        source.flush_at = (!came_to_nothing && source.unread() > 0).then_some(at);
+    }
+
+    /// Builds a batch again along its cut.
+    fn build_again(&mut self, number: StreamNumber, record: CutRecord, now: Now) -> io::Result<()> {
+        let Some(source) = self.sources.get(&number) else { return Ok(()) };
+        let Some(file) = &source.file else { return Ok(()) };
+        let length = usize::try_from(record.end - record.first).unwrap_or(usize::MAX);
+        self.block.resize(length, 0);
+        let count = file.read_full_at(&mut self.block, record.first)?;
+        if count < length || range_hash(&self.block) != record.hash {
+            if source.short {
+                self.give_up(number, "the copy ends before it");
+            } else {
+                let seen = source.seen.size;
+                self.truncated(number, seen, now);
+            }
+            return Ok(());
+        }
+        let limit = source.encoded_bytes_max;
+        self.records.clear();
+        recut(&self.block, Flags::from_bits(record.flags), &mut self.records);
+        let Some(parcel) = self.seal(number, &record) else { return Ok(()) };
+        if parcel.encoded > limit && self.records.len() > 1 {
+            self.split(number, &record);
+            return Ok(());
+        }
+        let Some(source) = self.sources.get_mut(&number) else { return Ok(()) };
+        source.progress.built(record.first, parcel.encoded);
+        self.tally.resent += 1;
+        self.hand_out(parcel);
+        Ok(())
+    }
+
+    /// Halves a cut that is too large for its lane, between records.
+    fn split(&mut self, number: StreamNumber, record: &CutRecord) {
+        let limits = CutLimits {
+            batch_bytes_max: usize::MAX / 2,
+            batch_records_max: self.records.len() / 2,
+            record_bytes_max: usize::MAX / 2,
+        };
+        self.records.clear();
+        let half = cut(&self.block, Start::Fresh, Flush::Wait, &limits, &mut self.records).consumed;
+        let middle = record.first + half as u64;
+        // The anchor in the middle may need bytes before the cut; a shorter one is as good a proof.
+        let first = CutRecord {
+            end: middle,
+            flags: record.flags & Flags::FIRST_CONTINUED.bits(),
+            hash: range_hash(&self.block[..half]),
+            after: Start::Fresh,
+            anchor: Mark::anchor(&self.block[..half]),
+            ..*record
+        };
+        let second = CutRecord {
+            first: middle,
+            flags: record.flags & !Flags::FIRST_CONTINUED.bits(),
+            hash: range_hash(&self.block[half..]),
+            ..*record
+        };
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        source.progress.replace(record.first, &[first, second]);
+        if let Some(stream_id) = source.stream_id {
+            self.append(&[Fact::Cut(stream_id, first), Fact::Cut(stream_id, second)]);
+        }
+    }
+}
+
+/// Whether an unterminated rest may be sent now: it has waited, and is still what it was when the wait began.
+fn flush<H>(source: &Source<H>, file_end: Option<u64>, now: Now) -> Flush {
+    let due = source.flush_at.is_some_and(|at| at <= now.mono) && file_end == Some(source.scanned);
+    match (due, source.seen.deleted) {
+        (true, true) => Flush::End,
+        (true, false) => Flush::Idle,
+        (false, _) => Flush::Wait,
+    }
+}
+
+fn limits_for<H>(source: &Source<H>, limits: &CutLimits) -> CutLimits {
+    let lane = source.encoded_bytes_max.saturating_sub(ARRAYS_BYTES).max(ARRAYS_BYTES / 4);
+    CutLimits { batch_bytes_max: limits.batch_bytes_max.min(lane), ..*limits }
+}

@@ -1,0 +1,176 @@
+//! The configuration of all services together, as one file holds it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use logmesh_agent::{FilesConfig, discovery::Group};
+use logmesh_runtime::{
+    admin,
+    config::{Fault, Faults, Resolved, Root, Secret},
+    telemetry::TelemetryConfig,
+};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The least memory with which `up` works: each stage's share must hold one batch of the largest size.
+const MEMORY_MIN: u64 = 96 * MIB;
+
+/// Environment variables with our prefix that are no settings.
+const RESERVED: [&str; 3] = ["LOGMESH_FAULTS", "LOGMESH_TOKEN", "LOGMESH_VERSION"];
+
+/// The commented defaults of `[up]` and `[bus]`.
+const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// What all services are told.
+pub(crate) struct Settings {
+    pub(crate) agent: logmesh_agent::Config,
+    pub(crate) gateway: logmesh_gateway::Config,
+    pub(crate) processor: logmesh_processor::Config,
+    pub(crate) index: Index,
+    pub(crate) bus: Bus,
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) up: UpSettings,
+}
+
+/// `[index]`, as far as `up` has one of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Index {
+    /// Days that a document is kept after its arrival; `None` keeps all.
+    pub(crate) retention_days: Option<u32>,
+}
+
+/// `[bus]`, as far as `up` has one of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bus {
+    /// Partitions of each topic.
+    pub(crate) partitions: u32,
+    /// Bytes on disk that may wait for the processor.
+    pub(crate) backlog_bytes_max: u64,
+}
+
+/// `[up]`.
+#[derive(Clone, Debug)]
+pub(crate) struct UpSettings {
+    pub(crate) data: PathBuf,
+    pub(crate) http: SocketAddr,
+    pub(crate) ingest: SocketAddr,
+    pub(crate) admin_token: Option<Secret>,
+    /// Memory in bytes for all parts together.
+    pub(crate) memory: u64,
+    /// Time from the request to stop until the process ends.
+    pub(crate) shutdown_grace: Duration,
+}
+
+impl Settings {
+    /// Adds files to tail, as the command line names them.
+    ///
+    /// # Errors
+    /// A pattern cannot be read.
+    pub(crate) fn tail(&mut self, patterns: &[String]) -> Result<(), Faults> {
+        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        for pattern in patterns {
+            if let Err(error) = Group::new(std::slice::from_ref(pattern), &[], &directory) {
+                let cure = "quote it, and close every [ and {".to_owned();
+                let origin = "command line".to_owned();
+                return Err(Faults(vec![Fault {
+                    origin,
+                    position: None,
+                    key: String::new(),
+                    what: error.to_string(),
+                    cure,
+                }]));
+            }
+        }
+        if !patterns.is_empty() {
+            self.agent.files.push(FilesConfig { include: patterns.to_vec(), ..FilesConfig::default() });
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file, or nothing, with the environment laid over it.
+pub(crate) fn root(file: Option<&Path>) -> Result<Root, Faults> {
+    let root = file.map_or_else(|| Ok(Root::empty()), Root::read)?;
+    Ok(root.process_env().reserve_env(&RESERVED))
+}
+
+/// Reads every section.
+pub(crate) fn read(root: Root) -> Result<(Settings, Resolved), Faults> {
+    let settings = Settings {
+        agent: logmesh_agent::Config::read(&root),
+        gateway: logmesh_gateway::Config::read(&root),
+        processor: logmesh_processor::Config::read(&root),
+        index: read_index(&root),
+        bus: read_bus(&root),
+        telemetry: TelemetryConfig::read(&root),
+        up: read_up(&root),
+    };
+    Ok((settings, root.finish()?))
+}
+
+fn read_index(root: &Root) -> Index {
+    let section = root.section("index");
+    section.one_of("kind", "embedded", &[("embedded", ())]);
+    let whole_days = DAY..=DAY * 36_500;
+    let retention = section.is_set("retention").then(|| section.duration("retention", DAY, whole_days));
+    Index { retention_days: retention.and_then(|kept| u32::try_from(kept.as_secs().div_ceil(DAY.as_secs())).ok()) }
+}
+
+fn read_bus(root: &Root) -> Bus {
+    let section = root.section("bus");
+    section.one_of("kind", "local", &[("local", ())]);
+    Bus {
+        partitions: u32::try_from(section.integer("partitions", 8, 1..=256)).unwrap_or(8),
+        backlog_bytes_max: section.size("backlog_max", 8 * GIB, MIB..=1024 * GIB),
+    }
+}
+
+fn read_up(root: &Root) -> UpSettings {
+    let section = root.section("up");
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let settings = UpSettings {
+        data: section.path("data", Path::new("./logmesh-data")),
+        http: section.address("http", loopback(4400)),
+        ingest: section.address("ingest", loopback(4417)),
+        admin_token: section.secret("admin_token"),
+        memory: section.size("memory", 768 * MIB, MEMORY_MIN..=1024 * GIB),
+        shutdown_grace: section.duration(
+            "shutdown_grace",
+            Duration::from_secs(10),
+            Duration::from_secs(1)..=Duration::from_secs(600),
+        ),
+    };
+    admin::check_exposure(&section, "http", settings.http, settings.admin_token.as_ref());
+    settings
+}
+
+/// The whole commented default.
+pub(crate) fn default_toml() -> String {
+    [
+        DEFAULT_TOML,
+        logmesh_agent::DEFAULT_TOML,
+        logmesh_gateway::DEFAULT_TOML,
+        logmesh_processor::DEFAULT_TOML,
+        logmesh_runtime::telemetry::DEFAULT_TOML,
+    ]
+    .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_default_is_the_default() {
+        let default = default_toml();
+        let root = Root::parse(&default, "default.toml").expect("toml");
+        let (_, printed) = read(root).expect("no fault");
+        let (_, unset) = read(Root::empty()).expect("no fault");
+        assert_eq!(printed.to_toml(), unset.to_toml());
+    }
+}

@@ -1,0 +1,64 @@
+//! `logmesh status`: how a running `logmesh up` is.
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::client::Target;
+
+/// Shows readiness, streams, lag and lanes of a running `logmesh up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  logmesh status\n  logmesh status --json --url http://127.0.0.1:4400")]
+pub(crate) struct Status {
+    /// The same as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Status {
+    /// Asks and prints.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let api = self.target.api()?;
+        let readiness = api.json("/readyz", &[]).await.context("cannot ask for readiness")?;
+        let status = api.json("/status", &[]).await.context("cannot ask for the status")?;
+        if self.json {
+            println!("{}", json!({ "readiness": readiness, "status": status }));
+            return Ok(());
+        }
+        println!("ready: {}", readiness["ready"]);
+        print(&status, 0);
+        Ok(())
+    }
+}
+
+/// Prints nested facts as an indented list; lists of objects get a line each.
+fn print(value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let Value::Object(fields) = value else { return };
+    for (name, value) in fields {
+        match value {
+            Value::Object(_) => {
+                println!("{indent}{name}:");
+                print(value, depth + 1);
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                println!("{indent}{name}:");
+                items.iter().for_each(|item| println!("{indent}  {}", in_line(item)));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                println!("{indent}{name}: {}", plain(value));
+            }
+        }
+    }
+}
+
+fn in_line(item: &Value) -> String {
+    let Value::Object(fields) = item else { return plain(item) };
+    fields.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

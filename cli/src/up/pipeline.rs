@@ -1,0 +1,325 @@
+//! The parts of the pipeline, put together, started, and stopped.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use logmesh_agent::{Agent, Clock};
+use logmesh_bus::{
+    Bus,
+    local::{LocalBus, LocalOptions},
+};
+use logmesh_gateway::{Gateway, PolicyRule};
+use logmesh_processor::{
+    Processor, dead_letter,
+    index::{
+        Index,
+        embedded::{Embedded, EmbeddedConfig},
+    },
+};
+use logmesh_runtime::{
+    Context,
+    admin::{self, Admin},
+    health::{Condition, Health},
+    shutdown::{Exit, Shutdown},
+    status::Status,
+    telemetry::{self, Telemetry},
+};
+use tokio::net::TcpListener;
+
+use super::{Addresses, data::DataDirectory, demo::Demo, demo_directory, mesh::Mesh, stage::Stages};
+use crate::settings::Settings;
+
+/// The tenant of everything that `up` takes in.
+const TENANT: &str = "default";
+
+/// How long the last push of metrics may hold the process up.
+const TELEMETRY_GRACE: Duration = Duration::from_secs(1);
+
+/// What all parts share.
+struct Common {
+    health: Health,
+    status: Status,
+    telemetry: Telemetry,
+}
+
+impl Common {
+    fn context(&self, shutdown: &Shutdown) -> Context {
+        Context {
+            health: self.health.clone(),
+            meter: self.telemetry.meter(),
+            status: self.status.clone(),
+            shutdown: shutdown.clone(),
+        }
+    }
+}
+
+/// Fixed shares of the memory, in bytes: no stage ever waits for another's.
+struct Shares {
+    agent: u64,
+    gateway: u64,
+    processor: u64,
+    index: u64,
+}
+
+impl Shares {
+    fn of(memory: u64) -> Self {
+        let twelfth = memory / 12;
+        Self { agent: twelfth, gateway: 3 * twelfth, processor: 3 * twelfth, index: 5 * twelfth }
+    }
+}
+
+/// Runs the pipeline until it is told to stop.
+pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    telemetry::logging(&settings.telemetry)?;
+    let data = DataDirectory::take(&settings.up.data)?;
+    let http = listen(settings.up.http).await?;
+    let ingest = listen(settings.up.ingest).await?;
+    let addresses = Addresses { http: http.local_addr()?, ingest: ingest.local_addr()?, pid: std::process::id() };
+    let common = Common {
+        health: Health::new(),
+        status: Status::new(),
+        telemetry: Telemetry::start(&settings.telemetry, "logmesh")?,
+    };
+    let grace = settings.up.shutdown_grace;
+    let mut stages = Stages::default();
+    let stores = Stores::open(&settings, &data, &common).await?;
+    if demo {
+        start_demo(&mut stages, &data)?;
+    }
+    start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
+    addresses.write(data.path()).context("cannot write addresses.json")?;
+    let ended = tokio::select! {
+        () = shutdown.requested() => None,
+        name = stages.first_to_end() => Some(name),
+        () = announce(&common.health, &addresses, &data) => unreachable!("announcing never ends"),
+    };
+    tracing::info!(grace = ?grace, "stopping");
+    Addresses::remove(data.path());
+    let exit = stages.stop(grace.mul_f64(0.8)).await;
+    stores.close(grace.mul_f64(0.15)).await;
+    tokio::task::spawn_blocking(move || common.telemetry.shutdown(TELEMETRY_GRACE)).await?;
+    match (ended, exit?) {
+        (Some(name), _) => anyhow::bail!("the {name} ended by itself; the log says why"),
+        (None, exit) => Ok(exit),
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Says on standard output where everything is, once it is ready, and then rests.
+async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory) {
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    while !health.readiness().ready {
+        look.tick().await;
+    }
+    println!("logmesh is ready");
+    println!("http    http://{}   search, /readyz, /metrics, /status", addresses.http);
+    println!(
+        "ingest  {}   agents and other clients; certificates: {}",
+        addresses.ingest,
+        data.path().join("pki").display()
+    );
+    println!("data    {}", data.path().display());
+    std::future::pending().await
+}
+
+/// What keeps data: the bus and the index.
+struct Stores {
+    bus: Arc<LocalBus>,
+    index: Arc<Embedded>,
+    /// Whether there was no bus before: nothing was ever taken in.
+    fresh: bool,
+}
+
+impl Stores {
+    async fn open(settings: &Settings, data: &DataDirectory, common: &Common) -> anyhow::Result<Self> {
+        let shares = Shares::of(settings.up.memory);
+        let dead_letters = format!("{}.*", dead_letter::TOPIC);
+        let directory = data.path().join("bus");
+        let fresh = !directory.exists();
+        let options = LocalOptions {
+            partitions: settings.bus.partitions,
+            queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
+            groups: vec![
+                (settings.processor.group.clone(), settings.processor.subscription().topics),
+                // Nobody reads dead letters yet: this group keeps them until an operator has dealt with them.
+                ("dead-letters".to_owned(), vec![dead_letters.clone()]),
+            ],
+            set_apart: vec![dead_letters],
+            ..LocalOptions::new(directory)
+        };
+        let bus = tokio::task::spawn_blocking(move || LocalBus::open(options)).await??;
+        let index_share = usize::try_from(shares.index).unwrap_or(usize::MAX);
+        let config = EmbeddedConfig {
+            memory_bytes: (index_share / 10 * 4).clamp(30_000_000, 256_000_000),
+            commit_bytes_max: (index_share / 10).clamp(1 << 20, 32 << 20),
+            retention_days: settings.index.retention_days,
+            ..EmbeddedConfig::new(data.path().join("index"))
+        };
+        let index = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(config)).await??);
+        common.watch(&index);
+        Ok(Self { bus: Arc::new(bus), index, fresh })
+    }
+
+    /// Makes everything durable and lets go of it, within the grace.
+    async fn close(self, grace: Duration) {
+        if tokio::time::timeout(grace, self.index.close()).await.is_err() {
+            tracing::warn!("the index did not close in time; what it did not commit is indexed again");
+        }
+        self.bus.close(grace).await;
+    }
+}
+
+impl Common {
+    /// Puts the index into readiness and status.
+    fn watch(&self, index: &Arc<Embedded>) {
+        let condition = self.health.condition("index");
+        let mut state = index.state();
+        let shown = state.clone();
+        self.status.register("index", Arc::new(move || serde_json::to_value(&*shown.borrow()).unwrap_or_default()));
+        tokio::spawn(async move {
+            loop {
+                show(&condition, &state.borrow_and_update());
+                if state.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn show(condition: &Condition, state: &logmesh_processor::index::embedded::State) {
+    match (&state.failing, state.damaged.as_slice()) {
+        (Some(reason), _) => condition.set(reason.as_str()),
+        (None, []) => condition.clear(),
+        (None, damaged) => condition.warn(format!("damaged days were set aside: {}", damaged.join(", "))),
+    }
+}
+
+/// What the processor writes to, and what time it is for the agent. In tests, with faults behind.
+#[cfg(feature = "faults")]
+fn seams(index: &Arc<Embedded>) -> (Arc<dyn Index>, impl Clock) {
+    let seams = super::faults::seams(Arc::clone(index));
+    (seams.index, seams.clock)
+}
+
+/// What the processor writes to, and what time it is for the agent.
+#[cfg(not(feature = "faults"))]
+fn seams(index: &Arc<Embedded>) -> (Arc<dyn Index>, impl Clock) {
+    (Arc::clone(index) as Arc<dyn Index>, logmesh_agent::SystemClock::default())
+}
+
+fn start_demo(stages: &mut Stages, data: &DataDirectory) -> anyhow::Result<()> {
+    let demo = Demo::open(&demo_directory(data.path())).context("cannot write the demo's logs")?;
+    let shutdown = Shutdown::new();
+    stages.start("demo", shutdown.clone(), async move {
+        demo.run(shutdown).await;
+        Ok(Exit::Clean)
+    });
+    Ok(())
+}
+
+/// Starts agent, gateway, processor and admin address, in the order in which they will stop.
+fn start_parts(
+    stages: &mut Stages,
+    settings: Settings,
+    data: &DataDirectory,
+    common: &Common,
+    stores: &Stores,
+    (http, ingest): (TcpListener, TcpListener),
+) -> anyhow::Result<()> {
+    let shares = Shares::of(settings.up.memory);
+    let address = ingest.local_addr()?;
+    let mesh = Mesh::open(&data.path().join("pki"), &settings.agent.name, address.ip(), SystemTime::now())?;
+    let (index, clock) = seams(&stores.index);
+    let topics = settings.processor.pipelines.iter().flat_map(|pipeline| pipeline.topics.clone()).collect();
+
+    let agent = logmesh_agent::Config {
+        gateways: vec![reachable(address).to_string().parse()?],
+        data_dir: data.path().join("agent"),
+        memory: shares.agent,
+        shutdown_grace: settings.up.shutdown_grace / 2,
+        fresh: stores.fresh,
+        ..settings.agent
+    };
+    start_agent(stages, common, agent, &mesh, clock)?;
+
+    let mut gateway = logmesh_gateway::Config {
+        memory: shares.gateway,
+        shutdown_grace: settings.up.shutdown_grace / 4,
+        ..settings.gateway
+    };
+    if gateway.policy.is_empty() {
+        let (identity, tenant) = (mesh.agents.clone(), TENANT.to_owned());
+        gateway.policy.push(PolicyRule { identity, tenant, topics, rate_limit: None });
+    }
+    let shutdown = Shutdown::new();
+    let gateway = Gateway::new(gateway, Arc::clone(&mesh.gateway), stores.bus.clone(), common.context(&shutdown))?;
+    stages.start("gateway", shutdown, async move { Ok(gateway.run(ingest).await) });
+
+    let memory_bytes = usize::try_from(shares.processor).unwrap_or(usize::MAX);
+    let processor = logmesh_processor::Config { memory_bytes, ..settings.processor };
+    start_processor(stages, common, processor, stores, index);
+
+    let admin = Admin {
+        health: common.health.clone(),
+        telemetry: common.telemetry.clone(),
+        status: common.status.clone(),
+        token: settings.up.admin_token,
+    };
+    start_admin(stages, http, admin, stores);
+    Ok(())
+}
+
+fn start_agent(
+    stages: &mut Stages,
+    common: &Common,
+    config: logmesh_agent::Config,
+    mesh: &Mesh,
+    clock: impl Clock,
+) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    let agent = Agent::new(config, Arc::clone(&mesh.agent), common.context(&shutdown))?.with_clock(clock);
+    stages.start("agent", shutdown, async move { Ok(agent.run().await) });
+    Ok(())
+}
+
+fn start_processor(
+    stages: &mut Stages,
+    common: &Common,
+    config: logmesh_processor::Config,
+    stores: &Stores,
+    index: Arc<dyn Index>,
+) {
+    let shutdown = Shutdown::new();
+    let bus: Arc<dyn Bus> = stores.bus.clone();
+    let processor = Processor::new(config, Arc::clone(&bus), index, bus, common.context(&shutdown));
+    stages.start("processor", shutdown, async move {
+        processor.run().await?;
+        Ok(Exit::Clean)
+    });
+}
+
+fn start_admin(stages: &mut Stages, listener: TcpListener, admin: Admin, stores: &Stores) {
+    let shutdown = Shutdown::new();
+    let router = axum::Router::new();
+    let _ = stores;
+    stages.start("admin address", shutdown.clone(), async move {
+        admin::serve(listener, admin, router, shutdown).await?;
+        Ok(Exit::Clean)
+    });
+}
+
+/// Where our own agent reaches a gateway that listens there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    address
+}

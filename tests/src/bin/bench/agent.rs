@@ -1,0 +1,106 @@
+//! The agent: from the file to the acknowledgement, over mTLS, against a gateway in another process; and at rest.
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use logmesh_agent::{Agent, Config};
+use logmesh_certs::{Role, TlsSource};
+use logmesh_runtime::Context;
+use logmesh_runtime::config::Root;
+use logmesh_runtime::shutdown::Exit;
+use logmesh_tests::binary;
+use logmesh_tests::process::Process;
+
+use crate::clock::own_cpu;
+use crate::corpus::Corpus;
+use crate::gateway::{NullGateway, Pki};
+use crate::limits::Limits;
+use crate::table::Cost;
+use crate::whole::{self, SETTLING};
+
+/// Floor of the agent with zstd, in raw bytes per core second.
+const FLOOR: f64 = 200e6;
+
+/// Longest time for the whole log.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Measures with each codec and prints the rows.
+pub(crate) fn measure(corpus: &Corpus, pki: &Pki, limits: &Limits) -> Result<()> {
+    let cost = deliver(corpus, pki, "zstd")?;
+    let mut row = cost.row("agent: tail, zstd, mTLS, acknowledged");
+    row.of_limit = Some((cost.bytes_per_core() / limits.zstd, "zstd alone"));
+    row.floor = Some(("200 MB/s per core", cost.bytes_per_core() >= FLOOR));
+    row.print();
+    let cost = deliver(corpus, pki, "snappy")?;
+    let mut row = cost.row("agent: tail, snappy, mTLS, acknowledged");
+    row.of_limit = Some((cost.bytes_per_core() / limits.snappy, "snappy alone"));
+    row.print();
+    Ok(())
+}
+
+/// What the real agent takes while nothing is written, in a process of its own.
+pub(crate) fn at_rest(corpus: &Corpus, pki: &Pki) -> Result<()> {
+    let gateway = NullGateway::start(pki, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for (name, files) in [("idle: a lone agent, 1 file", 1), ("idle: a lone agent, 1,000 files", 1_000)] {
+        let directory = corpus.scratch(&format!("idle-{files}"))?;
+        let logs = corpus.scratch(&format!("idle-{files}/logs"))?;
+        for number in 0..files {
+            std::fs::write(logs.join(format!("{number}.log")), "one line, and no more\n")?;
+        }
+        let files = pki.files(Role::Agent);
+        let text = format!(
+            "[agent]\nname = \"bench\"\ndata_dir = {:?}\nadmin = \"127.0.0.1:0\"\ngateways = [\"{}\"]\n\
+             tls = {{ cert = {:?}, key = {:?}, ca = {:?} }}\n[[agent.files]]\ninclude = [{:?}]\n",
+            directory.join("data"),
+            gateway.address,
+            files.cert,
+            files.key,
+            files.ca,
+            logs.join("*.log")
+        );
+        let config = directory.join("agent.toml");
+        std::fs::write(&config, text)?;
+        let words = [binary::named("logmesh-agent")?.into(), OsString::from("--config"), config.into()];
+        let row = runtime.block_on(async {
+            let mut agent = Process::spawn(&words, &[], &directory.join("agent"))?;
+            tokio::time::sleep(SETTLING).await;
+            agent.require_alive()?;
+            whole::at_rest(name, agent.pid()).await
+        })?;
+        row.print();
+    }
+    Ok(())
+}
+
+fn deliver(corpus: &Corpus, pki: &Pki, codec: &str) -> Result<Cost> {
+    let mut gateway = NullGateway::start(pki, Some(corpus.bytes))?;
+    let data = corpus.scratch(&format!("agent-{codec}"))?;
+    let text = format!(
+        "[agent]\nname = \"bench\"\ndata_dir = {data:?}\ngateways = [\"{}\"]\ncompression = \"{codec}\"\n\
+         [[agent.files]]\ninclude = [{:?}]\n",
+        gateway.address,
+        corpus.path()
+    );
+    let root = Root::parse(&text, "bench.toml").map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    let config = Config::read(&root);
+    root.finish().map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    let tls = TlsSource::load(pki.files(Role::Agent))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (cpu, wall) = (own_cpu(), Instant::now());
+    let context = Context::for_tests();
+    let shutdown = context.shutdown.clone();
+    runtime.block_on(async {
+        let agent = Agent::new(config, tls, context)?;
+        let running = tokio::spawn(agent.run());
+        let done = tokio::task::spawn_blocking(move || gateway.done());
+        let done = tokio::time::timeout(PATIENCE, done).await.context("the agent does not finish")??;
+        let cost = Cost { bytes: corpus.bytes, lines: corpus.lines, cpu: own_cpu() - cpu, wall: wall.elapsed() };
+        done?;
+        shutdown.begin();
+        let exit = running.await?;
+        ensure!(exit == Exit::Clean, "the agent ended with {exit:?}");
+        Ok(cost)
+    })
+}
