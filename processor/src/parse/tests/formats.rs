@@ -275,6 +275,7 @@ fn what_is_nearly_json_is_text() {
         r#"{"a":{"b":1]}"#,
         r#"{"a":1"#,
         "[1,2]",
+        r#"["a":1}"#,
         &deep,
     ] {
         assert_eq!(parse_as(Format::Json, line), None, "{line}");
