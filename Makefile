@@ -11,7 +11,6 @@ export LOGMESH_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml
 
 # Binaries under test can be told to fail (an index that crawls, a clock that is off); those that people run cannot.
 FAULTS := --features logmesh/faults
-BINARIES := $(CARGO) build --locked --workspace --bins $(FAULTS)
 
 .PHONY: help
 help: ## This list
@@ -42,9 +41,7 @@ up: setup ## Build, and run the whole pipeline on living sample logs
 
 .PHONY: test
 test: setup lint ## Everything that CI runs
-	$(BINARIES)
-	$(CARGO) test --locked --workspace --exclude logmesh-tests $(FAULTS)
-	$(CARGO) test --locked -p logmesh-tests -- --test-threads=2
+	$(CARGO) test --locked --workspace $(FAULTS) -- --test-threads=2
 
 .PHONY: lint
 lint: ## Formatting, lints, documentation
@@ -54,8 +51,8 @@ lint: ## Formatting, lints, documentation
 
 .PHONY: soak
 soak: setup ## The end-to-end scenarios at their full counts
-	$(BINARIES)
-	LOGMESH_SOAK=1 $(CARGO) test --locked -p logmesh-tests -- --test-threads=1 --nocapture
+	$(CARGO) test --locked --workspace $(FAULTS) --no-run
+	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --test '*' -- --test-threads=1 --nocapture
 
 .PHONY: bench
 bench: setup ## One table of figures, beside limits measured in the same run

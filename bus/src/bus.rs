@@ -1,5 +1,6 @@
 //! The seam itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -53,6 +54,29 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes no longer than `grace`, whatever the disk or the brokers do; deliveries that are still open then say
     /// `Unavailable`. A second call does nothing.
     fn close(&self, grace: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// A shared bus is a bus.
+impl<B: Bus + ?Sized> Bus for Arc<B> {
+    fn append<'a>(&'a self, topic: &'a str, record: Record) -> BoxFuture<'a, Result<Delivery, AppendError>> {
+        self.as_ref().append(topic, record)
+    }
+
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.as_ref().subscribe(subscription)
+    }
+
+    fn lag(&self, group: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
+        self.as_ref().lag(group)
+    }
+
+    fn condition(&self) -> watch::Receiver<Condition> {
+        self.as_ref().condition()
+    }
+
+    fn close(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        self.as_ref().close(grace)
+    }
 }
 
 /// How a bus fares as a whole.

@@ -23,6 +23,9 @@ pub struct Options {
     pub group_bytes: usize,
     /// Appends fail as `Full` while the file system has less than this free, in bytes.
     pub reserve_bytes: u64,
+    /// Appends fail as `Full` while the segments hold this many bytes, until some are removed. The last segment cannot be
+    /// removed, so this should be several times `segment_bytes`.
+    pub stored_bytes_max: u64,
     /// How often a full journal looks whether there is room again.
     pub probe_interval: Duration,
 }
@@ -39,6 +42,7 @@ impl Options {
             queue_bytes: 32 << 20,
             group_bytes: 8 << 20,
             reserve_bytes: 0,
+            stored_bytes_max: u64::MAX,
             probe_interval: Duration::from_millis(500),
         }
     }

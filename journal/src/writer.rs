@@ -224,8 +224,15 @@ impl<O: Owner> Writer<O> {
                 return Err(Failure::Full(format!("the free space of {} is unknown: {error}", directory.display())));
             }
         };
+        let (stored, limit) = (self.log.bytes(), self.settings.options.stored_bytes_max);
+        let directory = directory.display();
+        if stored >= limit {
+            return Err(Failure::Full(format!(
+                "{directory} holds {stored} bytes that are still needed, its limit is {limit}: \
+                 it goes on when its readers have caught up"
+            )));
+        }
         if free < reserve {
-            let directory = directory.display();
             return Err(Failure::Full(format!(
                 "the file system of {directory} has {free} bytes free, less than the reserve of {reserve}: make room"
             )));

@@ -176,7 +176,7 @@ async fn not_ready_because(api: Api, word: &str) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_smallest_memory_budget_is_slow_and_never_stuck() {
+async fn the_smallest_memory_is_slow_and_never_stuck() {
     scenario(async |scene| {
         let least = least_budget(scene).await?;
         let config = scene.write("logmesh.toml", &format!("[up]\nmemory = \"{least}\"\n"))?;

@@ -87,10 +87,11 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             let now = self.clock.now();
             let patience = if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
             let mail = self.mailbox.take(patience);
+            let now = self.clock.now();
             if mail.stop {
+                mail.answers.into_iter().for_each(|answer| self.tailer.handle(answer, now));
                 return Stopped { driver: self };
             }
-            let now = self.clock.now();
             wake = self.turn(mail, now);
             if shown_at.is_none_or(|at| now.mono >= at + SHOW) {
                 shown_at = Some(now.mono);

@@ -150,11 +150,6 @@ impl<H> Source<H> {
         }
     }
 
-    /// Whether nothing was ever read of it.
-    pub(super) fn is_virgin(&self) -> bool {
-        self.progress.position().offset == 0
-    }
-
     /// Bytes that are there and not read.
     pub(super) fn unread(&self) -> u64 {
         if self.short { 0 } else { self.seen.size.saturating_sub(self.progress.position().offset) }

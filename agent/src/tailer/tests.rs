@@ -1,0 +1,5 @@
+//! The tailer over the fake file system: named scenarios, and a model with random schedules.
+
+mod model;
+mod rig;
+mod scenarios;

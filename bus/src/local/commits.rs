@@ -186,3 +186,6 @@ fn take_text(bytes: &mut Bytes) -> Option<String> {
     let text = (length <= bytes.len()).then(|| bytes.split_to(length))?;
     String::from_utf8(text.to_vec()).ok()
 }
+
+#[cfg(test)]
+mod tests;

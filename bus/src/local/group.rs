@@ -236,3 +236,6 @@ impl Group {
         members.iter().enumerate().map(|(place, (member, _))| (*member, share + usize::from(place < odd))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

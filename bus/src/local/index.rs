@@ -127,6 +127,11 @@ impl Index {
         kept.push_back((number, index));
     }
 
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        lock(&self.kept).len()
+    }
+
     fn find(&self, number: u64) -> Option<Arc<SegmentIndex>> {
         let mut kept = lock(&self.kept);
         let at = kept.iter().position(|(kept, _)| *kept == number)?;

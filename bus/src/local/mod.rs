@@ -294,14 +294,21 @@ fn ensure_topic(shared: &Shared, name: &str) -> Result<Arc<Topic>, AppendError> 
 
 /// Offsets that a group has committed are never given again, whatever became of the journal.
 fn raise_ends(options: &LocalOptions, openings: &[Opening], kept: &Groups) {
+    let mut counts = BTreeMap::<&str, u32>::new();
+    for partition in kept.values().flat_map(|kept| kept.commits.keys()) {
+        let count = counts.entry(&partition.topic).or_insert(options.partitions);
+        *count = (*count).max(partition.partition + 1);
+    }
     for (partition, committed) in kept.values().flat_map(|kept| &kept.commits) {
-        let opening = openings.get(usize::from(is_set_apart(options, &partition.topic)));
-        let topic = opening.and_then(|opening| opening.topics().find(&partition.topic));
+        let Some(opening) = openings.get(usize::from(is_set_apart(options, &partition.topic))) else { continue };
+        let count = counts.get(partition.topic.as_ref()).copied().unwrap_or(options.partitions);
+        let made = opening.topics().ensure(&partition.topic, u16::try_from(count).unwrap_or(u16::MAX));
         let number = usize::try_from(partition.partition).unwrap_or(usize::MAX);
-        if let Some(ends) = topic.as_ref().and_then(|topic| topic.partitions.get(number)) {
-            if ends.durable() < *committed {
-                tracing::warn!(%partition, end = ends.durable(), committed, "the journal ends below a commit: records are gone");
-            }
+        let Some((topic, _)) = made else { continue };
+        let Some(ends) = topic.partitions.get(number) else { continue };
+        if ends.durable() < *committed {
+            let end = ends.durable();
+            tracing::warn!(%partition, end, committed, "the journal ends below a commit: records are gone");
             ends.raise(*committed);
         }
     }
@@ -323,13 +330,14 @@ fn restore_groups(options: &LocalOptions, kept: Groups) -> BTreeMap<String, Grou
 fn journal_options(options: &LocalOptions, name: &str) -> Result<Options, BusError> {
     let entry_bytes_max = options.record_bytes_max + codec::overhead(HEADERS_USUAL);
     let volume = volume_bytes(&options.directory)?;
-    let small = (volume / 16).max(2 * entry_bytes_max as u64);
+    let small = (volume.min(options.backlog_bytes_max) / 16).max(2 * entry_bytes_max as u64);
     Ok(Options {
         segment_bytes: options.segment_bytes.unwrap_or((128 << 20).min(small)),
         entry_bytes_max,
         queue_bytes: options.queue_bytes,
         group_bytes: (options.queue_bytes / 2).clamp(1, 8 << 20),
         reserve_bytes: options.reserve_bytes.unwrap_or((64 << 20).min(volume / 20)),
+        stored_bytes_max: options.backlog_bytes_max,
         probe_interval: options.probe_interval,
         ..Options::new(options.directory.join(name))
     })

@@ -168,6 +168,12 @@ impl Store {
         }
     }
 
+    /// How many indexes of older segments are held.
+    #[cfg(test)]
+    pub(super) fn kept_indexes(&self) -> usize {
+        self.index.kept()
+    }
+
     /// Per topic and partition where segment `number` begins.
     pub(super) fn starts(&self, number: u64) -> Result<Arc<Starts>, ReadError> {
         let mut kept = self.starts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,10 @@
 //! The contract over the local form, and what is its own.
 
+mod crashes;
+mod faults;
+mod model;
+mod room;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +34,7 @@ impl Local {
             queue_bytes: 32 << 10,
             commit_linger: Duration::ZERO,
             reserve_bytes: Some(0),
+            probe_interval: Duration::from_millis(5),
             ..LocalOptions::new(self.directory.path())
         }
     }

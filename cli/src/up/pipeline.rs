@@ -19,6 +19,7 @@ use logmesh_processor::{
         Index,
         embedded::{Embedded, EmbeddedConfig},
     },
+    search,
 };
 use logmesh_runtime::{
     Context,
@@ -126,7 +127,7 @@ async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory) 
         data.path().join("pki").display()
     );
     println!("data    {}", data.path().display());
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What keeps data: the bus and the index.
@@ -145,6 +146,7 @@ impl Stores {
         let fresh = !directory.exists();
         let options = LocalOptions {
             partitions: settings.bus.partitions,
+            backlog_bytes_max: settings.bus.backlog_bytes_max,
             queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
             groups: vec![
                 (settings.processor.group.clone(), settings.processor.subscription().topics),
@@ -308,8 +310,7 @@ fn start_processor(
 
 fn start_admin(stages: &mut Stages, listener: TcpListener, admin: Admin, stores: &Stores) {
     let shutdown = Shutdown::new();
-    let router = axum::Router::new();
-    let _ = stores;
+    let router = search::router(Arc::clone(&stores.index));
     stages.start("admin address", shutdown.clone(), async move {
         admin::serve(listener, admin, router, shutdown).await?;
         Ok(Exit::Clean)

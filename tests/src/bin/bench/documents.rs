@@ -25,8 +25,8 @@ const REPEATS: u64 = 20;
 /// Rounds of the sample log that are indexed: 10,000 documents each.
 const INDEXED_ROUNDS: u64 = 60;
 
-/// Bulks under way to the index at a time.
-const BULKS: usize = 16;
+/// Bulks under way to the index at a time: what fits the share of a processor.
+const BULKS: usize = 100;
 
 /// Floor of the processor, in lines per second of a core.
 const PROCESSOR_FLOOR: f64 = 500_000.0;

@@ -1,0 +1,189 @@
+//! Random schedules of writers, rotations, kills and answers against what must come out of them.
+//!
+//! Every line written is unique and has a terminator in the end. The schedule may rename files away, delete them once
+//! they were rotated, truncate them, kill the agent and start it again, and lose or delay any answer. Where a line was
+//! there for the agent to read (it was not truncated or deleted before the agent could see it), it must have arrived,
+//! under one identity.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::prelude::*;
+
+use super::rig::Rig;
+use crate::{discovery::Hint, parcel::{Answer, Returned}};
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Writes whole lines; the flag leaves the last one without its end until the next write.
+    Write { file: u8, lines: u8, open: bool },
+    /// Renames the file away, as rotation does; a new one is made by the next write.
+    Rotate { file: u8 },
+    /// Lets everything be read, then truncates.
+    Truncate { file: u8 },
+    /// Lets everything be read, then deletes the oldest rotated file.
+    Delete { file: u8 },
+    /// Turns the tailer, with or without a hint.
+    Turn { hint: bool },
+    Pass { millis: u16 },
+    /// Answers some batch: acknowledged, returned, or kept and the answer lost.
+    Answer { pick: u8, how: u8 },
+    Kill,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        6 => (0u8..3, 1u8..30, any::<bool>()).prop_map(|(file, lines, open)| Act::Write { file, lines, open }),
+        2 => (0u8..3).prop_map(|file| Act::Rotate { file }),
+        1 => (0u8..3).prop_map(|file| Act::Truncate { file }),
+        1 => (0u8..3).prop_map(|file| Act::Delete { file }),
+        8 => any::<bool>().prop_map(|hint| Act::Turn { hint }),
+        3 => (0u16..8000).prop_map(|millis| Act::Pass { millis }),
+        8 => (any::<u8>(), 0u8..8).prop_map(|(pick, how)| Act::Answer { pick, how }),
+        1 => Just(Act::Kill),
+    ];
+    prop::collection::vec(act, 1..120)
+}
+
+struct Model {
+    rig: Rig,
+    written: usize,
+    /// Lines whose end is still to be written, by file.
+    open: BTreeMap<u8, bool>,
+    rotated: BTreeMap<u8, Vec<String>>,
+    rotations: usize,
+}
+
+impl Model {
+    fn path(file: u8) -> String {
+        format!("/logs/{file}.log")
+    }
+
+    fn apply(&mut self, act: &Act) {
+        match *act {
+            Act::Write { file, lines, open } => self.write(file, lines, open),
+            Act::Rotate { file } => self.rotate(file),
+            Act::Truncate { file } => self.truncate(file),
+            Act::Delete { file } => self.delete(file),
+            Act::Turn { hint } => {
+                let hints = if hint { (0..3).map(|file| Hint::Appeared(Self::path(file).into())).collect() } else { vec![] };
+                self.rig.turn(hints);
+            }
+            Act::Pass { millis } => self.rig.pass(Duration::from_millis(millis.into())),
+            Act::Answer { pick, how } => self.answer(pick, how),
+            Act::Kill => {
+                self.rig.kill();
+                self.rig.start();
+            }
+        }
+    }
+
+    fn write(&mut self, file: u8, lines: u8, open: bool) {
+        let mut text = String::new();
+        for _ in 0..lines {
+            if self.open.insert(file, false) == Some(true) {
+                text.push('\n');
+            }
+            text.push_str(&format!("line {:08} of file {file}, with some words to make it longer", self.written));
+            self.open.insert(file, true);
+            self.written += 1;
+        }
+        if !open {
+            text.push('\n');
+            self.open.insert(file, false);
+        }
+        self.rig.files.append(&Self::path(file), text.as_bytes());
+    }
+
+    /// Ends the open line.
+    fn close(&mut self, file: u8) {
+        if self.open.insert(file, false) == Some(true) {
+            self.rig.files.append(&Self::path(file), b"\n");
+        }
+    }
+
+    fn rotate(&mut self, file: u8) {
+        let path = Self::path(file);
+        if !self.rig.files.exists(&path) {
+            return;
+        }
+        // The agent must have had a chance to see it: a file born and gone between two looks is lost by definition.
+        self.rig.turn(vec![Hint::Appeared(path.clone().into())]);
+        self.close(file);
+        self.rotations += 1;
+        let to = format!("/logs/{file}.{}", self.rotations);
+        self.rig.files.rename(&path, &to);
+        self.rotated.entry(file).or_default().push(to);
+    }
+
+    fn truncate(&mut self, file: u8) {
+        let path = Self::path(file);
+        if self.rig.files.exists(&path) {
+            self.close(file);
+            self.settle();
+            self.rig.files.truncate(&path, 0);
+        }
+    }
+
+    fn delete(&mut self, file: u8) {
+        if self.rotated.get(&file).is_some_and(|rotated| !rotated.is_empty()) {
+            self.settle();
+            let oldest = self.rotated.get_mut(&file).unwrap().remove(0);
+            self.rig.files.delete(&oldest);
+        }
+    }
+
+    fn answer(&mut self, pick: u8, how: u8) {
+        if self.rig.waiting.is_empty() {
+            return;
+        }
+        let parcel = self.rig.waiting.remove(usize::from(pick) % self.rig.waiting.len());
+        match how {
+            0 => self.rig.give_back(parcel, Returned::Corrupt),
+            1 => self.rig.give_back(parcel, Returned::Held { delay: Duration::from_secs(2) }),
+            2 => self.rig.give_back(parcel, Returned::TooLarge { limit: 600 }),
+            3 => {
+                // Stored, and the answer lost with the session: it is sent again.
+                self.rig.keep(&parcel);
+                self.rig.waiting.push(parcel);
+            }
+            _ => self.rig.acknowledge(&parcel),
+        }
+    }
+
+    /// Lets the agent read and get acknowledged everything there is.
+    fn settle(&mut self) {
+        self.rig.answer(Answer::Opened { credit: 1 << 20, encoded_bytes_max: 640 * 1024, records_max: 10_000 });
+        self.rig.run(Duration::from_secs(12));
+    }
+}
+
+fn check(acts: &[Act]) {
+    let mut model =
+        Model { rig: Rig::new(), written: 0, open: BTreeMap::new(), rotated: BTreeMap::new(), rotations: 0 };
+    acts.iter().for_each(|act| model.apply(act));
+    (0..3).for_each(|file| model.close(file));
+    model.settle();
+    model.settle();
+    let mut times: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    // Records that were flushed and continued belong together: their bodies end where the next one begins.
+    for (body, _) in model.rig.kept.values() {
+        let text = String::from_utf8(body.clone()).unwrap();
+        let number = text.split(' ').nth(1).and_then(|number| number.parse().ok());
+        let number = number.unwrap_or_else(|| panic!("no line was ever written as {text:?}"));
+        times.entry(number).or_default().push(text);
+    }
+    let missing: Vec<usize> = (0..model.written).filter(|number| !times.contains_key(number)).collect();
+    assert!(missing.is_empty(), "lines {missing:?} of {} never arrived", model.written);
+    let twice: Vec<_> = times.values().filter(|texts| texts.len() > 1).collect();
+    assert!(twice.is_empty(), "more than one identity for {twice:?}");
+    assert_eq!(model.rig.lost_bytes(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_line_arrives_under_one_identity_whatever_happens(acts in acts()) {
+        check(&acts);
+    }
+}

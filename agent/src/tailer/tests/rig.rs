@@ -1,0 +1,182 @@
+//! A tailer, a fake file system, a real state directory, and a gateway that keeps what it gets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use logmesh_proto::{Flags, Limits, Opener, v1};
+
+use crate::{
+    clock::Now,
+    discovery::{Group, Hint, Patterns},
+    filesystem::fake::FakeFilesystem,
+    lines::CutLimits,
+    parcel::{Answer, Parcel, Returned},
+    state::Store,
+    tailer::{Settings, Tailer},
+};
+
+pub(super) const PARTIAL_FLUSH: Duration = Duration::from_secs(5);
+
+/// A record by its identity.
+pub(super) type Identity = (Vec<u8>, u64);
+
+pub(super) struct Rig {
+    pub(super) files: FakeFilesystem,
+    pub(super) directory: tempfile::TempDir,
+    pub(super) tailer: Option<Tailer<FakeFilesystem>>,
+    pub(super) now: Now,
+    pub(super) waiting: Vec<Parcel>,
+    /// What the gateway has: body and marks by identity.
+    pub(super) kept: BTreeMap<Identity, (Vec<u8>, Flags)>,
+    /// Byte ranges by stream that were delivered, as an index that trusts intervals would see them.
+    pub(super) batches: BTreeSet<(Vec<u8>, u64, u64, u64, u32)>,
+    pub(super) deliveries: usize,
+    pub(super) limits: CutLimits,
+    opener: Opener,
+    pub(super) fresh: bool,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        let limits = CutLimits { batch_bytes_max: 4096, batch_records_max: 20, record_bytes_max: 2000 };
+        let now = Now { mono: Duration::from_secs(1), unix_nano: 1_700_000_000_000_000_000 };
+        let mut rig = Self {
+            files: FakeFilesystem::new(),
+            directory: tempfile::tempdir().unwrap(),
+            tailer: None,
+            now,
+            waiting: Vec::new(),
+            kept: BTreeMap::new(),
+            batches: BTreeSet::new(),
+            deliveries: 0,
+            limits,
+            opener: Opener::new(Limits::default()),
+            fresh: true,
+        };
+        rig.start();
+        rig
+    }
+
+    pub(super) fn start(&mut self) {
+        let include = ["/logs/*.log".to_owned(), "/logs/copies/*".to_owned()];
+        let group = Group::new(&include, &["**/not.log".to_owned()], "/".as_ref()).unwrap();
+        let settings = Settings {
+            patterns: Patterns::new(vec![group]),
+            infos: vec![v1::StreamInfo::default()],
+            limits: self.limits,
+            partial_flush: PARTIAL_FLUSH,
+            window_bytes: 1 << 20,
+            codec: v1::Codec::None,
+            fresh: self.fresh,
+        };
+        let (store, recovered) = Store::open(self.directory.path()).unwrap();
+        let mut tailer = Tailer::new(self.files.clone(), settings, store, recovered).unwrap();
+        tailer.set_polling(true);
+        self.tailer = Some(tailer);
+        self.answer(Answer::Opened { credit: 1 << 20, encoded_bytes_max: 640 * 1024, records_max: 10_000 });
+    }
+
+    /// SIGKILL: what is in memory is gone, what was written stays.
+    pub(super) fn kill(&mut self) {
+        self.tailer = None;
+        self.waiting.clear();
+    }
+
+    pub(super) fn answer(&mut self, answer: Answer) {
+        let now = self.now;
+        self.tailer.as_mut().unwrap().handle(answer, now);
+    }
+
+    pub(super) fn turn(&mut self, hints: Vec<Hint>) {
+        let now = self.now;
+        let mut out = Vec::new();
+        self.tailer.as_mut().unwrap().turn(now, hints, &mut out);
+        self.waiting.extend(out);
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.unix_nano += u64::try_from(time.as_nanos()).unwrap();
+    }
+
+    /// The gateway keeps a batch; what it says to it is another matter.
+    pub(super) fn keep(&mut self, parcel: &Parcel) {
+        logmesh_proto::check(&parcel.batch, &Limits::default()).unwrap();
+        let batch = &parcel.batch;
+        let opened = self.opener.open(batch).unwrap();
+        let stream = batch.stream_id.to_vec();
+        for (at, record) in opened.records().enumerate() {
+            self.deliveries += 1;
+            let last = at + 1 == opened.len();
+            let mut flags = Flags::from_bits(batch.flags & Flags::RESEND.bits());
+            if at == 0 {
+                flags = flags.union(Flags::from_bits(batch.flags & Flags::FIRST_CONTINUED.bits()));
+            }
+            if last {
+                let marks = Flags::LAST_PARTIAL.union(Flags::LAST_SPLIT).bits();
+                flags = flags.union(Flags::from_bits(batch.flags & marks));
+            }
+            let resend = flags.contains(Flags::RESEND);
+            let before = self.kept.insert((stream.clone(), record.offset), (record.body.to_vec(), flags));
+            if let Some((before, _)) = before {
+                assert!(resend || before == record.body, "stream {stream:?} offset {}", record.offset);
+            }
+        }
+        let facts = (stream, batch.first_offset, batch.end_offset, batch.observed_time_unix_nano, batch.flags);
+        self.batches.insert(facts);
+    }
+
+    pub(super) fn acknowledge(&mut self, parcel: &Parcel) {
+        self.keep(parcel);
+        self.answer(Answer::Acked { stream: parcel.stream, first: parcel.batch.first_offset });
+    }
+
+    /// Turns, with every batch acknowledged, until `time` has passed in small steps.
+    pub(super) fn run(&mut self, time: Duration) {
+        let until = self.now.mono + time;
+        while self.now.mono < until {
+            for _ in 0..4 {
+                self.turn(Vec::new());
+                for parcel in std::mem::take(&mut self.waiting) {
+                    self.acknowledge(&parcel);
+                }
+            }
+            self.pass(Duration::from_millis(250));
+        }
+    }
+
+    /// Turns without answering until `time` has passed.
+    pub(super) fn run_unanswered(&mut self, time: Duration) {
+        let until = self.now.mono + time;
+        while self.now.mono < until {
+            self.turn(Vec::new());
+            self.pass(Duration::from_millis(250));
+        }
+    }
+
+    pub(super) fn give_back(&mut self, parcel: Parcel, why: Returned) {
+        self.answer(Answer::Returned(Box::new(parcel), why));
+    }
+
+    /// All bodies, sorted.
+    pub(super) fn bodies(&self) -> Vec<String> {
+        let mut bodies: Vec<String> =
+            self.kept.values().map(|(body, _)| String::from_utf8_lossy(body).into_owned()).collect();
+        bodies.sort();
+        bodies
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        self.kept.keys().map(|(stream, _)| stream).collect::<BTreeSet<_>>().len()
+    }
+
+    pub(super) fn flags_of(&self, body: &str) -> Flags {
+        self.kept.values().find(|(kept, _)| kept == body.as_bytes()).map(|(_, flags)| *flags).unwrap()
+    }
+
+    pub(super) fn lost_bytes(&self) -> u64 {
+        self.tailer.as_ref().unwrap().tally.lost_bytes
+    }
+}

@@ -1,0 +1,228 @@
+//! A gateway that keeps what it gets in memory, over real mTLS.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use logmesh_certs::{Authority, Request, Role, TlsFiles, TlsSource, Validity};
+use logmesh_proto::{
+    ClientFrame, Limits, Opener, check,
+    ingest_server::{Ingest, IngestServer},
+    v1::{self, server_frame::Frame},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Response, Status, Streaming};
+
+/// A CA, a gateway's and an agent's certificate.
+pub struct Mesh {
+    directory: tempfile::TempDir,
+}
+
+impl Mesh {
+    pub fn new() -> Self {
+        let now = SystemTime::now();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::create("mesh", Validity::authority(now)).unwrap();
+        authority.save(directory.path()).unwrap();
+        for (role, name) in [(Role::Agent, "edge-1"), (Role::Gateway, "gw-1")] {
+            let request = Request {
+                role,
+                name: name.into(),
+                dns: vec!["localhost".into()],
+                ips: vec!["127.0.0.1".parse().unwrap()],
+                validity: Validity::leaf(now),
+            };
+            let issued = authority.issue(&request).unwrap();
+            std::fs::write(directory.path().join(format!("{name}.pem")), issued.cert_pem).unwrap();
+            let key = directory.path().join(format!("{name}-key.pem"));
+            std::fs::write(&key, issued.key_pem).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&key, mode).unwrap();
+        }
+        Self { directory }
+    }
+
+    fn files(&self, name: &str) -> TlsFiles {
+        let path = |file: String| self.directory.path().join(file);
+        TlsFiles {
+            cert: path(format!("{name}.pem")),
+            key: path(format!("{name}-key.pem")),
+            ca: path("ca.pem".into()),
+            crl: None,
+        }
+    }
+
+    pub fn agent_files(&self) -> TlsFiles {
+        self.files("edge-1")
+    }
+
+    pub fn agent(&self) -> Arc<TlsSource> {
+        TlsSource::load(self.agent_files()).unwrap()
+    }
+}
+
+/// What makes a batch the same batch.
+pub type BatchFacts = (Vec<u8>, u64, u64, u64, u32);
+
+#[derive(Default)]
+struct Kept {
+    records: BTreeMap<(Vec<u8>, u64), Vec<u8>>,
+    batches: Vec<BatchFacts>,
+    deliveries: usize,
+    sessions: usize,
+    hold_acks: bool,
+    cut_after: Option<usize>,
+}
+
+#[derive(Clone)]
+pub struct StubGateway {
+    kept: Arc<Mutex<Kept>>,
+    count: watch::Sender<usize>,
+    port: u16,
+}
+
+impl StubGateway {
+    pub async fn start(mesh: &Mesh) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stub = Self { kept: Arc::default(), count: watch::channel(0).0, port };
+        let tls = TlsSource::load(mesh.files("gw-1")).unwrap();
+        let service = stub.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = tokio_rustls::TlsAcceptor::from(tls.server());
+                let routes = tonic::service::Routes::new(IngestServer::new(service.clone(), 8 << 20)).prepare();
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    builder.max_frame_size(256 * 1024).initial_stream_window_size(4 << 20);
+                    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+                });
+            }
+        });
+        stub
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    pub async fn wait_for(&self, records: usize) {
+        let mut count = self.count.subscribe();
+        let arrived = tokio::time::timeout(Duration::from_secs(20), count.wait_for(|count| *count >= records)).await;
+        assert!(arrived.is_ok(), "{} of {records} records came: {:?}", self.bodies().len(), self.bodies());
+    }
+
+    pub fn bodies(&self) -> Vec<String> {
+        let kept = self.kept.lock().unwrap();
+        let mut bodies: Vec<String> =
+            kept.records.values().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
+        bodies.sort();
+        bodies
+    }
+
+    pub fn batches(&self) -> Vec<BatchFacts> {
+        let mut batches = self.kept.lock().unwrap().batches.clone();
+        batches.sort();
+        batches.dedup();
+        batches
+    }
+
+    pub fn deliveries(&self) -> usize {
+        self.kept.lock().unwrap().deliveries
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.kept.lock().unwrap().sessions
+    }
+
+    pub fn hold_acks(&self, hold: bool) {
+        self.kept.lock().unwrap().hold_acks = hold;
+    }
+
+    /// Cuts the first session after so many batches.
+    pub fn cut_after(&self, batches: usize) {
+        self.kept.lock().unwrap().cut_after = Some(batches);
+    }
+
+    fn keep(&self, batch: &v1::Batch, opener: &mut Opener) -> bool {
+        check(batch, &Limits::default()).unwrap();
+        let opened = opener.open(batch).unwrap();
+        let mut kept = self.kept.lock().unwrap();
+        for record in opened.records() {
+            let key = (batch.stream_id.to_vec(), record.offset);
+            kept.deliveries += 1;
+            if let Some(before) = kept.records.insert(key, record.body.to_vec()) {
+                assert_eq!(before, record.body, "the same place holds the same bytes");
+            }
+        }
+        kept.batches.push((
+            batch.stream_id.to_vec(),
+            batch.first_offset,
+            batch.end_offset,
+            batch.observed_time_unix_nano,
+            batch.flags,
+        ));
+        self.count.send_replace(kept.records.len());
+        !kept.hold_acks
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for StubGateway {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::ServerFrame, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: tonic::Request<Streaming<ClientFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let mut frames = request.into_inner();
+        let (sender, receiver) = mpsc::channel(64);
+        let stub = self.clone();
+        let mut cut = {
+            let mut kept = stub.kept.lock().unwrap();
+            kept.sessions += 1;
+            kept.cut_after.take()
+        };
+        tokio::spawn(async move {
+            let send = |frame| sender.send(Ok(v1::ServerFrame { frame: Some(frame) }));
+            let welcome = v1::Welcome {
+                protocol_version: 1,
+                software: "stub".into(),
+                session: "s".into(),
+                identity: "spiffe://mesh/agent/edge-1".into(),
+                codecs: vec![v1::Codec::Zstd.into(), v1::Codec::Snappy.into(), v1::Codec::None.into()],
+                batch_encoded_bytes_max: 640 * 1024,
+                batch_uncompressed_bytes_max: 1024 * 1024,
+                batch_records_max: 10_000,
+                credit_bytes: 4 << 20,
+                idle_timeout_millis: 0,
+            };
+            let _ = send(Frame::Welcome(welcome)).await;
+            let mut opener = Opener::new(Limits::default());
+            while let Ok(Some(frame)) = frames.message().await {
+                let ClientFrame::Batch(raw) = frame else { continue };
+                if let Some(left) = &mut cut {
+                    if *left == 0 {
+                        let _ = sender.send(Err(Status::unavailable("cut off"))).await;
+                        return;
+                    }
+                    *left -= 1;
+                }
+                if stub.keep(&raw.batch, &mut opener) {
+                    let _ = send(Frame::Ack(v1::Ack { sequences: vec![raw.batch.sequence] })).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
