@@ -54,6 +54,9 @@ impl Tally {
     pub const LEVELS: [&'static str; 7] = ["trace", "debug", "info", "warn", "error", "fatal", "none"];
 }
 
+/// Most bytes beside its record that a document is expected to have; one that has more makes its block grow.
+const OVERHEAD_MAX: usize = 2048;
+
 /// Tags of a document, in the order in which they are written.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tags {
@@ -79,8 +82,8 @@ pub struct Builder {
     constants: Constants,
     /// Where each body of the batch ends in the block.
     ends: Vec<usize>,
-    /// Bytes of document for 1024 bytes of record in the last batch, to guess the block's size.
-    ratio: usize,
+    /// Bytes that a document of the last batch had beside twice its record, to guess the next block's size.
+    overhead: usize,
 }
 
 /// A line ready to be parsed.
@@ -102,7 +105,7 @@ impl Builder {
     /// Makes a builder.
     #[must_use]
     pub fn new(config: BuilderConfig) -> Self {
-        Self { config, ratio: 4 * 1024, ..Self::default() }
+        Self { config, overhead: OVERHEAD_MAX, ..Self::default() }
     }
 
     /// Appends one document for each record to `out`, in order. All bodies are slices of one new block.
@@ -117,7 +120,7 @@ impl Builder {
         self.days.tenant(&envelope.tenant);
         self.ends.clear();
         let bytes: usize = records.bodies().len();
-        let mut block = Vec::with_capacity(self.expected(bytes));
+        let mut block = Vec::with_capacity(self.expected(records.len(), bytes));
         let mut tally = Tally { bytes: bytes as u64, ..Tally::default() };
         let first = out.len();
         out.reserve(records.len());
@@ -127,7 +130,7 @@ impl Builder {
             out.push(document);
         }
         tally.document_bytes = block.len() as u64;
-        self.ratio = (block.len() / (bytes / 1024 + 1)).clamp(1024, 64 * 1024);
+        self.overhead = (block.len().saturating_sub(2 * bytes) / records.len().max(1)).min(OVERHEAD_MAX);
         if block.len() < block.capacity() / 2 {
             block.shrink_to_fit();
         }
@@ -140,10 +143,11 @@ impl Builder {
         tally
     }
 
-    /// Room for the documents of so many bytes of records, by the last batch and an eighth more. A block of the right
-    /// size from the start is never moved, and malloc hands out the same pages again.
-    fn expected(&self, bytes: usize) -> usize {
-        (bytes / 1024 + 1) * (self.ratio + self.ratio / 8) + 4096
+    /// Room for the documents of a batch, by those of the last one and an eighth more. A block of the right size from the
+    /// start is never moved, and malloc hands out the same pages again.
+    fn expected(&self, records: usize, bytes: usize) -> usize {
+        let expected = records * self.overhead + 2 * bytes;
+        expected + expected / 8 + 4096
     }
 
     fn document(

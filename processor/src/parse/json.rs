@@ -17,7 +17,9 @@ pub(super) fn parse<'a>(input: &mut Input<'a, '_>) -> Option<Parsed<'a>> {
     scratch.members.clear();
     scratch.overflow = false;
     let mut scan = Scan::new(line);
-    scan.open()?;
+    if scan.open()? != b'{' {
+        return None;
+    }
     while let Some((key, value)) = scan.member()? {
         if scratch.members.len() < MEMBERS_MAX {
             scratch.members.push(Member::new(line, key, value));

@@ -34,6 +34,9 @@ pub(crate) use syslog::{Params, Syslog};
 /// Most members of one JSON object or logfmt line that are looked at; the rest is left out of the document's fields.
 pub(crate) const MEMBERS_MAX: usize = 1024;
 
+/// U+FEFF in UTF-8.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What lines look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Format {
@@ -220,8 +223,10 @@ pub(crate) struct Input<'a, 's> {
     pub(crate) scratch: &'s mut Scratch,
 }
 
-/// Reads a line in one format; None if it is not in that format. `Auto` and `Text` take every line.
+/// Reads a line in one format; None if it is not in that format. `Auto` and `Text` take every line. A byte order mark,
+/// as some programs write it at the beginning of a file, is passed over.
 pub(crate) fn parse<'a>(format: Format, input: &mut Input<'a, '_>) -> Option<Parsed<'a>> {
+    input.line = input.line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input.line);
     let (line, observed) = (input.line, input.observed_unix_nano);
     match format {
         Format::Auto => Some(auto(input)),

@@ -143,7 +143,7 @@ pub(super) fn rfc5424(line: &[u8]) -> Option<Parsed<'_>> {
     if !cursor.is_empty() && !cursor.eat(b' ') {
         return None;
     }
-    cursor.literal(b"\xef\xbb\xbf");
+    cursor.literal(super::BYTE_ORDER_MARK);
     Some(Parsed {
         time,
         level: severity(priority),

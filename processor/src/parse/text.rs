@@ -126,27 +126,26 @@ fn levelled<'a>(mut parsed: Parsed<'a>, mut cursor: Cursor<'a>) -> Option<Parsed
         if let Some(level) = bracketed_level(&mut cursor).or_else(|| bare_level(&mut cursor)) {
             return Some(after_level(Parsed { level: Some(level), ..parsed }, cursor));
         }
-        if let Some(inside) = cursor.bracketed() {
-            match pid(inside) {
-                Some(number) => parsed.pid = Some(number),
-                None => parsed.thread = Some(Text::Plain(inside)).filter(|_| inside.len() <= NAME_MAX),
-            }
-        } else if let Some(digits) = cursor.digits(10) {
-            parsed.pid = pid(digits);
-        } else {
-            let mut ahead = cursor;
-            let name = ahead.token().filter(|name| name.len() <= NAME_MAX && ahead.literal(b"- ") && is_name(name))?;
-            parsed.logger = Some(Text::Plain(name));
-            cursor = ahead;
-        }
-        if !matches!(cursor.peek(), Some(b' ' | b'\t' | b':' | b'|' | b'['))
-            && !cursor.is_empty()
-            && parsed.logger.is_none()
-        {
-            return None;
-        }
+        head_word(&mut parsed, &mut cursor)?;
     }
     None
+}
+
+/// A thread or process id in brackets, a process id, or a logger before a dash.
+fn head_word<'a>(parsed: &mut Parsed<'a>, cursor: &mut Cursor<'a>) -> Option<()> {
+    if let Some(inside) = cursor.bracketed() {
+        match pid(inside) {
+            Some(number) => parsed.pid = Some(number),
+            None => parsed.thread = Some(Text::Plain(inside)).filter(|_| inside.len() <= NAME_MAX),
+        }
+    } else if let Some(digits) = cursor.digits(10) {
+        parsed.pid = pid(digits);
+    } else {
+        let name = cursor.token().filter(|name| name.len() <= NAME_MAX && is_name(name))?;
+        parsed.logger = Some(Text::Plain(name));
+        return cursor.literal(b"- ").then_some(());
+    }
+    (cursor.is_empty() || matches!(cursor.peek(), Some(b' ' | b'\t' | b':' | b'|' | b'['))).then_some(())
 }
 
 /// What stands between the level and the message.

@@ -313,6 +313,7 @@ proptest! {
             let text = std::str::from_utf8(&document.body).unwrap();
             prop_assert!(!text.contains(['\n', '\r']), "{}", text);
             let body: Value = serde_json::from_str(text).unwrap();
+            prop_assert!(sonic_rs::from_str::<sonic_rs::Value>(text).is_ok(), "{}", text);
             prop_assert_eq!(names(&body), names_in(text), "a name stands twice in {}", text);
             prop_assert_eq!(&original(&body), line);
             prop_assert!(document.body.len() <= 8 * line.len() * 3 + 2048);

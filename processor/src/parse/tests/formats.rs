@@ -275,6 +275,7 @@ fn what_is_nearly_json_is_text() {
         r#"{"a":{"b":1]}"#,
         r#"{"a":1"#,
         "[1,2]",
+        r#"["a":1}"#,
         &deep,
     ] {
         assert_eq!(parse_as(Format::Json, line), None, "{line}");
@@ -285,4 +286,10 @@ fn what_is_nearly_json_is_text() {
     {
         assert_eq!(auto(line).format, "json", "{line}");
     }
+}
+
+#[test]
+fn a_byte_order_mark_hides_nothing() {
+    assert_eq!(auto("\u{feff}{\"msg\":\"m\"}"), Found { message: some("m"), ..found("json") });
+    assert_eq!(auto("\u{feff}plain"), found("text"));
 }

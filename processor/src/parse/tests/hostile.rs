@@ -114,9 +114,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn damaged_json_is_taken_exactly_when_a_json_library_takes_it(
+        damages in vec((0_usize..128, proptest::sample::select(&b"{}[]\",:\\u0123d8e.-+ tfnl\t\n"[..])), 0..3),
+    ) {
+        let mut text = LINES[1].as_bytes().to_vec();
+        for (at, byte) in damages {
+            if let Some(old) = text.get_mut(at) {
+                *old = byte;
+            }
+        }
+        let mut scratch = Scratch::default();
+        let ours = json::parse(&mut Input { line: &text, observed_unix_nano: OBSERVED, scratch: &mut scratch }).is_some();
+        let theirs = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text);
+        // A number that no 64-bit float holds is JSON all the same, but the library stops there.
+        prop_assume!(!theirs.as_ref().is_err_and(|error| error.to_string().contains("number out of range")));
+        let theirs = theirs.is_ok();
+        prop_assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(&text));
+    }
+}
+
 const LINES: [&str; 9] = [
     r#"83.149.9.216 - - [17/May/2015:10:05:03 +0000] "GET /a?b HTTP/1.1" 200 203023 "http://x/" "Mozilla/5.0 (X)""#,
-    r#"{"timestamp":1446249499322,"level":"info","a":{"b":[1,2.5,null,true,"\u00e9"]},"msg":"x \"y\""}"#,
+    r#"{"timestamp":1446249499322,"level":"info","a":{"b":[1,-2.5e3,null,true,"\ud83d\ude00"]},"msg":"x \"y\""}"#,
     "<165>1 2003-10-11T22:14:15.003Z mymachine evntslog 8710 ID47 [ex@1 iut=\"3\" t=\"a\\]b\"][m@2] An event",
     "<34>Oct 11 22:14:15 mymachine su[1]: 'su root' failed",
     "2016-10-06T00:17:09.669794202Z stdout F time=2024-05-01T10:00:00Z level=warn msg=\"it\"",
