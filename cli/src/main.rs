@@ -9,6 +9,7 @@ mod config;
 mod generate;
 mod manual;
 mod search;
+mod services;
 mod settings;
 mod status;
 mod up;
@@ -35,6 +36,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::Up),
+    Agent(services::Agent),
     Check(check::Check),
     #[command(subcommand)]
     Config(config::Config),
@@ -50,6 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Up(up) => up.run(),
+        Command::Agent(agent) => agent.run(),
         Command::Check(check) => check.run().into(),
         Command::Config(config) => config.run().into(),
         Command::Certs(certs) => said(certs.run()).into(),

@@ -1,12 +1,8 @@
 //! The services as processes of their own.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
-use logmesh_runtime::process;
-
-/// Why a gateway or processor of its own cannot run yet.
-const NO_SHARED_BUS: &str = "this version has no bus that processes can share: the local one lives inside `logmesh up`";
 
 /// Tails files and ships them to gateways.
 #[derive(Debug, Args)]
