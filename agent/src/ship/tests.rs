@@ -93,12 +93,10 @@ fn a_held_lane_gives_its_batches_back_and_others_go_on() {
         outbox.handle_ack(&[batches[1].sequence], NOW, &mut answers);
         let held: Vec<u64> = answers
             .iter()
-            .filter_map(|answer| match answer {
-                Answer::Returned(parcel, Returned::Held { delay }) => {
-                    assert!(*delay >= Duration::from_millis(least) || parcel.batch.first_offset == 10);
-                    Some(parcel.batch.first_offset)
-                }
-                _ => None,
+            .filter_map(|answer| {
+                let Answer::Returned(parcel, Returned::Held { delay }) = answer else { return None };
+                assert!(*delay >= Duration::from_millis(least) || parcel.batch.first_offset == 10);
+                Some(parcel.batch.first_offset)
             })
             .collect();
         assert_eq!(held, [0, 20, 10], "{reason:?}");
@@ -118,9 +116,9 @@ fn damaged_and_too_large_batches_go_back_and_an_unknown_stream_is_introduced_aga
     outbox.handle_nack(&nack(batches[2].sequence, v1::NackReason::UnknownStream, 0), NOW, &mut answers);
     let why: Vec<_> = answers
         .iter()
-        .map(|answer| match answer {
-            Answer::Returned(_, why) => *why,
-            other => panic!("{other:?}"),
+        .map(|answer| {
+            let Answer::Returned(_, why) = answer else { panic!("{answer:?}") };
+            *why
         })
         .collect();
     assert_eq!(why, [Returned::Corrupt, Returned::TooLarge { limit: 77 }]);

@@ -16,7 +16,7 @@ use crate::{
     generation::{Place, Progress},
     identity::{MARK_BYTES_MAX, StreamId},
     parcel::StreamNumber,
-    state::{Remembered, Trust},
+    state::{Fact, Remembered, Trust},
 };
 
 impl<F: Filesystem> Tailer<F> {
@@ -37,6 +37,7 @@ impl<F: Filesystem> Tailer<F> {
         source.resend = generation.resend || self.trust != Trust::Whole;
         source.own = true;
         source.logged = true;
+        source.durable = true;
         self.heads.insert(source.head, number);
         self.walk.wanted.entry(source.inode).or_default().push(number);
         self.sources.insert(number, source);
@@ -91,7 +92,18 @@ impl<F: Filesystem> Tailer<F> {
         for other in known.into_iter().filter(|other| *other != number) {
             self.vanish(other, now);
         }
+        self.log_generation(number);
         self.attach(number, file, &stat, found, now);
+    }
+
+    /// Notes a new generation in the cut log, so that a kill before its first batch does not make it a stranger.
+    pub(super) fn log_generation(&mut self, number: StreamNumber) {
+        let Some(source) = self.sources.get(&number).filter(|source| !source.logged) else { return };
+        let Some(record) = source.record() else { return };
+        let written = self.append(&[Fact::Generation(record)]);
+        if let Some(source) = self.sources.get_mut(&number) {
+            source.logged = written;
+        }
     }
 
     /// Opens a file and looks at what was opened, since the name may lead elsewhere by now.

@@ -68,6 +68,7 @@ impl<F: Filesystem> Tailer<F> {
         self.checkpoint.dirty = false;
         for source in self.sources.values_mut() {
             source.logged |= source.stream_id.is_some();
+            source.durable = source.logged;
         }
         true
     }
@@ -90,6 +91,7 @@ impl<F: Filesystem> Tailer<F> {
         // Those that were held back for resembling the old generation may be its continuation now.
         let held = |source: &Source<F::Handle>| source.held.is_some_and(|held| held.of == number);
         let waiting: Vec<_> = self.sources.iter().filter(|(_, source)| held(source)).map(|(held, _)| *held).collect();
+        self.log_generation(next);
         let found = crate::discovery::Found { path, group, stat };
         self.attach(next, file, &stat, &found, now);
         waiting.into_iter().for_each(|held| self.queue(held));

@@ -96,6 +96,8 @@ pub(super) struct Source<H> {
     pub(super) short: bool,
     /// Whether the cut log knows it.
     pub(super) logged: bool,
+    /// Whether it is known on disk beyond a power cut.
+    pub(super) durable: bool,
     pub(super) paused_until: Duration,
     /// Batches that came back and cannot be built again, since the file is gone.
     pub(super) kept: Vec<Parcel>,
@@ -138,6 +140,7 @@ impl<H> Source<H> {
             held: None,
             short: false,
             logged: false,
+            durable: false,
             paused_until: Duration::ZERO,
             kept: Vec::new(),
             encoded_bytes_max: usize::MAX,

@@ -233,7 +233,7 @@ impl<F: Filesystem> Tailer<F> {
     fn log_cut(&mut self, number: StreamNumber, record: CutRecord) -> bool {
         let Some(source) = self.sources.get(&number) else { return false };
         let (Some(generation), logged) = (source.record(), source.logged) else { return false };
-        let must_be_durable = !logged && generation.epoch != 0;
+        let must_be_durable = !source.durable && generation.epoch != 0;
         let cut = Fact::Cut(generation.stream_id, record);
         let written = if logged { self.append(&[cut]) } else { self.append(&[Fact::Generation(generation), cut]) };
         let day = record.observed_unix_nano / 86_400_000_000_000;
@@ -243,6 +243,7 @@ impl<F: Filesystem> Tailer<F> {
         }
         if let Some(source) = self.sources.get_mut(&number) {
             source.logged |= written;
+            source.durable |= must_be_durable && synced;
         }
         synced || !must_be_durable
     }
