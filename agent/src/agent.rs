@@ -21,10 +21,11 @@ use crate::{
     lines::CutLimits,
     mailbox::Mailbox,
     metrics,
+    parcel::{Answer, Parcel},
     ship::{self, Link, Shipper},
     state::{Store, StoreError, Trust},
     tailer::{
-        self, PARCELS_MAX, Tailer,
+        self, PARCELS_MAX, Tailer, Tally,
         drive::{Conditions, Driver, Shown},
     },
 };
@@ -89,6 +90,32 @@ impl Agent {
         }
         let tailer = Tailer::new(OsFilesystem, settings, store, recovered)?;
         Ok(Self { tailer, config, tls, context, clock: SystemClock::default() })
+    }
+}
+
+/// Tails the configured files once to their present ends, on this thread and without a network: every batch goes to
+/// `sink` and counts as acknowledged. State is kept in `data_dir` as always. For benchmarks and trials.
+///
+/// # Errors
+/// See [`AgentError`].
+pub fn tail_once(config: &Config, mut sink: impl FnMut(Parcel)) -> Result<Tally, AgentError> {
+    let (store, recovered) = Store::open(&config.data_dir)?;
+    let mut tailer = Tailer::new(OsFilesystem, tailer_settings(config)?, store, recovered)?;
+    let clock = SystemClock::default();
+    let all = Answer::Opened { credit: u64::MAX, encoded_bytes_max: usize::MAX, records_max: usize::MAX };
+    tailer.handle(all, clock.now());
+    let mut parcels = Vec::new();
+    loop {
+        let now = clock.now();
+        let wake = tailer.turn(now, Vec::new(), &mut parcels);
+        if parcels.is_empty() && wake > now.mono && tailer.has_walked() {
+            tailer.stop();
+            return Ok(tailer.snapshot(now, 0).tally);
+        }
+        for parcel in parcels.drain(..) {
+            tailer.handle(Answer::Acked { stream: parcel.stream, first: parcel.batch.first_offset }, now);
+            sink(parcel);
+        }
     }
 }
 

@@ -27,6 +27,6 @@ pub mod ship;
 pub mod state;
 pub mod tailer;
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, tail_once};
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{Config, DEFAULT_TOML, FilesConfig};

@@ -5,9 +5,12 @@ use opentelemetry::metrics::Meter;
 
 use crate::tailer::{Snapshot, drive::Shown};
 
+/// Name, description, and how it is read from a snapshot.
+type Instrument<T> = (&'static str, &'static str, fn(&Snapshot) -> T);
+
 /// Makes the instruments.
 pub(crate) fn observe(meter: &Meter, shown: &Shown) {
-    let counters: [(&'static str, &'static str, fn(&Snapshot) -> u64); 11] = [
+    let counters: [Instrument<u64>; 11] = [
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
@@ -25,7 +28,7 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         let counter = meter.u64_observable_counter(name).with_description(what);
         counter.with_callback(move |observer| observer.observe(shown.with(read), &[])).build();
     }
-    let gauges: [(&'static str, &'static str, fn(&Snapshot) -> f64); 6] = [
+    let gauges: [Instrument<f64>; 6] = [
         ("logmesh_agent_files_open", "Files open", |now| now.files_open as f64),
         ("logmesh_agent_in_flight_bytes", "Encoded bytes that are not acknowledged", |now| now.in_flight_bytes as f64),
         ("logmesh_agent_in_flight_batches", "Batches that are not acknowledged", |now| now.in_flight_batches as f64),

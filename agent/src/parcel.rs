@@ -22,7 +22,7 @@ pub struct Parcel {
 }
 
 /// Why a batch came back to be built again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returned {
     /// It was damaged on its way.
     Corrupt,

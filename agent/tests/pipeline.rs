@@ -1,4 +1,5 @@
 //! The agent over a real directory, real TLS and a gateway that is a stub: from appended lines to the checkpoint.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod stub;
 

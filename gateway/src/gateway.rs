@@ -11,6 +11,7 @@ use logmesh_proto::Limits;
 use logmesh_proto::ingest_server::IngestServer;
 use logmesh_runtime::Context;
 use logmesh_runtime::budget::Budget;
+use logmesh_runtime::config::Live;
 use logmesh_runtime::health::Condition;
 use logmesh_runtime::shutdown::Exit;
 use serde_json::json;
@@ -92,7 +93,7 @@ impl Gateway {
             abort: CancellationToken::new(),
             tls,
             bus,
-            policy,
+            policy: Live::new(policy),
             limits,
             budget,
         });
@@ -133,7 +134,7 @@ impl Gateway {
         let address = listener.local_addr().ok();
         let identity = self.shared.tls.identity();
         tracing::info!(address = ?address, %identity, "gateway listens");
-        if self.shared.policy.is_empty() {
+        if self.shared.policy.load().is_empty() {
             tracing::warn!("no [[gateway.policy]]: every session will be refused");
         }
     }

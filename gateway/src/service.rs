@@ -10,6 +10,7 @@ use logmesh_certs::{Identity, TlsSource};
 use logmesh_proto::ingest_server::Ingest;
 use logmesh_proto::{ClientFrame, Limits, v1};
 use logmesh_runtime::budget::Budget;
+use logmesh_runtime::config::Live;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -35,7 +36,8 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
 pub(crate) struct Shared {
     pub(crate) tls: Arc<TlsSource>,
     pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) policy: Policy,
+    /// In force now; a reload swaps it whole, and each new session goes by what it finds.
+    pub(crate) policy: Live<Policy>,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
     pub(crate) credits: Arc<Credits>,
@@ -92,7 +94,7 @@ impl Shared {
             peer.cut_off.cancel();
             return Err(Status::unauthenticated(error.to_string()));
         }
-        let Some(grant) = self.policy.grant(peer.identity.as_str()) else {
+        let Some(grant) = self.policy.load().grant(peer.identity.as_str()) else {
             let reason = format!("no policy matches {}", peer.identity);
             self.complain("policy", peer, &reason);
             return Err(Status::permission_denied(reason));

@@ -16,6 +16,7 @@ use logmesh_proto::{Envelope, Limits, Opener, v1};
 use logmesh_runtime::{
     backoff::Backoff,
     budget::{Budget, Permit},
+    config::Live,
     shutdown::Shutdown,
 };
 use prost::Message as _;
@@ -39,12 +40,20 @@ const MEMORY_PER_INFLATED_BYTE: usize = 4;
 
 /// What all lanes share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    /// In force now; a reload swaps it whole, and each batch goes by what it finds.
+    pub(crate) config: Live<Config>,
     pub(crate) index: Arc<dyn Index>,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) instruments: Instruments,
     pub(crate) troubles: Troubles,
     pub(crate) shutdown: Shutdown,
+}
+
+impl Shared {
+    fn backoff(&self) -> Backoff {
+        let (least, greatest) = self.config.load().retry;
+        Backoff::new(least, greatest)
+    }
 }
 
 /// Said by a lane of one batch: its documents have their outcomes, or are dead letters.
@@ -87,7 +96,8 @@ impl Lane {
     /// Works until the deliveries end and all of them are finished; when the process stops, until the bulks under way
     /// are finished.
     pub(crate) async fn run(mut self) {
-        let mut builder = Builder::new(self.shared.config.documents);
+        let mut documents = self.shared.config.load().documents;
+        let mut builder = Builder::new(documents);
         let mut opener = Opener::new(Limits { encoded_bytes_max: u32::MAX, ..Limits::default() });
         let mut budget = Budget::new("processor lane", *self.share.borrow_and_update());
         let mut waiting = VecDeque::new();
@@ -97,6 +107,11 @@ impl Lane {
         while open || !waiting.is_empty() || !under_way.is_empty() {
             if self.share.has_changed().unwrap_or(false) {
                 budget = Budget::new("processor lane", *self.share.borrow_and_update());
+            }
+            let configured = self.shared.config.load().documents;
+            if configured != documents {
+                documents = configured;
+                builder = Builder::new(documents);
             }
             let room = under_way.len() < UNDER_WAY_MAX;
             let next = waiting.front().map_or(0, |delivered: &Delivered| memory_of(delivered));
@@ -180,7 +195,7 @@ fn open(shared: &Shared, delivered: &Delivered, origin: Origin, opener: &mut Ope
         Err(fault) => return Opened::Undecodable(fault.to_string()),
     };
     let mut documents = Vec::with_capacity(records.len());
-    let format = shared.config.format(&envelope.topic);
+    let format = shared.config.load().format(&envelope.topic);
     let tally = builder.build(&envelope, &records, format, &mut documents);
     shared.instruments.built(&tally);
     Opened::Batch(Box::new(Batch { origin, envelope, observed_unix_nano: batch.observed_time_unix_nano, documents }))
@@ -189,7 +204,7 @@ fn open(shared: &Shared, delivered: &Delivered, origin: Origin, opener: &mut Ope
 /// Brings every document of a batch to its end. Returns only when each is in the index or a durable dead letter.
 async fn settle(shared: &Shared, batch: Batch) {
     let lane = Arc::clone(&batch.origin.topic);
-    let mut backoff = Backoff::new(shared.config.retry.0, shared.config.retry.1);
+    let mut backoff = shared.backoff();
     let mut documents = batch.documents;
     let mut reduced = HashSet::new();
     loop {
@@ -232,7 +247,7 @@ async fn until_kept<Kept>(shared: &Shared, origin: &Origin, mut keep: impl FnMut
 where
     Kept: Future<Output = Result<(), logmesh_bus::AppendError>>,
 {
-    let mut backoff = Backoff::new(shared.config.retry.0, shared.config.retry.1);
+    let mut backoff = shared.backoff();
     while let Err(error) = keep().await {
         shared.troubles.set(&origin.topic, &format!("a dead letter cannot be kept: {error}"));
         tokio::time::sleep(backoff.next(rand::random())).await;

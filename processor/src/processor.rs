@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use logmesh_bus::{Bus, BusError, Consumer, Delivered, Event, PartitionLag, TopicPartition};
-use logmesh_runtime::{Context, backoff::Backoff, health::Condition};
+use logmesh_runtime::{Context, backoff::Backoff, config::Live, health::Condition};
 use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
@@ -84,7 +84,7 @@ impl Processor {
         context: Context,
     ) -> Self {
         let shared = Arc::new(Shared {
-            config,
+            config: Live::new(config),
             index,
             dead_letters: DeadLetters::new(dead_letters),
             instruments: Instruments::new(&context.meter),
@@ -101,7 +101,7 @@ impl Processor {
     /// The bus refuses the subscription, or has failed for good.
     pub async fn run(self) -> Result<(), BusError> {
         let reading = self.context.health.condition("processor.bus");
-        let consumer = self.bus.subscribe(self.shared.config.subscription()).await?;
+        let consumer = self.bus.subscribe(self.shared.config.load().subscription()).await?;
         reading.clear();
         let (finished_sender, mut finished) = mpsc::channel(1024);
         let mut work = Work {
@@ -110,7 +110,7 @@ impl Processor {
             lanes: JoinSet::new(),
             commits: FuturesUnordered::new(),
             finished_sender,
-            share: watch::channel(self.shared.config.memory_bytes).0,
+            share: watch::channel(self.shared.config.load().memory_bytes).0,
             epoch: 0,
             reading,
             shared: Arc::clone(&self.shared),
@@ -156,7 +156,7 @@ impl Processor {
                     |lag| json!({ "partition": lag.partition.to_string(), "committed": lag.committed, "end": lag.end }),
                 );
                 json!({
-                    "group": shared.config.group,
+                    "group": shared.config.load().group,
                     "lag_batches": lag.iter().map(PartitionLag::records).sum::<u64>(),
                     "partitions": partitions.collect::<Vec<_>>(),
                     "waiting_lanes": shared.troubles.snapshot(),
@@ -167,7 +167,7 @@ impl Processor {
     }
 
     async fn measure_lag(&self, cell: &Mutex<Vec<PartitionLag>>) {
-        let Ok(lag) = self.bus.lag(&self.shared.config.group).await else { return };
+        let Ok(lag) = self.bus.lag(&self.shared.config.load().group).await else { return };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let oldest = lag.iter().filter_map(|lag| lag.oldest_appended_unix_nano).min();
         let age = oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(Duration::from_nanos(oldest)));
@@ -225,7 +225,7 @@ impl Work {
 
     /// Gives each lane an equal share, so that one that is held never takes another's.
     fn divide(&mut self) {
-        let share = self.shared.config.memory_bytes / self.held.len().max(1);
+        let share = self.shared.config.load().memory_bytes / self.held.len().max(1);
         self.share.send_replace(share);
         while self.lanes.try_join_next().is_some() {}
     }

@@ -73,7 +73,7 @@ impl Authority {
         self.certificate.clone()
     }
 
-    /// Signs a client's certificate whose URI SAN is `uri`, or which has none.
+    /// Signs a certificate, fit for both ends of a connection, whose URI SAN is `uri`, or which has none.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl Authority {
             params.subject_alt_names.push(SanType::URI(uri.try_into()?));
         }
         params.distinguished_name.push(rcgen::DnType::CommonName, "logmesh tests");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2120, 1, 1)),

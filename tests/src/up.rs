@@ -6,12 +6,13 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::api::Api;
 use crate::binary;
-use crate::process::{Ended, Process, seen_by};
+use crate::faults;
+use crate::process::{Ended, Process, line_with, seen_by};
 use crate::wait::{Look, SLACK, wait_until};
 
 /// Promised time from the start of the command to serving.
@@ -42,6 +43,8 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Up {
     process: Process,
+    /// Whether faults are to be injected, which only a binary built for it can.
+    faulty: bool,
     addresses_file: PathBuf,
     addresses: Option<Addresses>,
 }
@@ -75,7 +78,8 @@ impl Setup {
         let inside = self.data.join("addresses.json");
         // A process with mounts of its own shows its files below `/proc/PID/root`.
         let addresses_file = if self.wrapper.is_empty() { inside } else { seen_by(process.pid(), &inside)? };
-        Ok(Up { process, addresses_file, addresses: None })
+        let faulty = self.environment.iter().any(|(name, _)| name == faults::VARIABLE);
+        Ok(Up { process, faulty, addresses_file, addresses: None })
     }
 
     /// Starts the process and waits until it serves.
@@ -130,7 +134,10 @@ impl Up {
         })
         .await
         .with_context(|| format!("stderr so far:\n{}", self.stderr()))?;
-        Ok(self.started().elapsed())
+        let took = self.started().elapsed();
+        let injected = !self.faulty || line_with(&self.stderr(), &["faults are injected"]).is_some();
+        ensure!(injected, "the binary knows no faults: build it with `--features logmesh/faults`, as `make test` does");
+        Ok(took)
     }
 
     /// Waits until `addresses.json` names this process, ready or not.

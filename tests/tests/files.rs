@@ -86,7 +86,7 @@ async fn garbage_in_every_state_file_of_the_agent_loses_nothing() {
         up = scene.up("*.log").start().await?;
         up.api()?.wait_for_count("", writer.written(), FOUND_WITHIN).await?;
         writer.ledger().balance_by_content(&up.api()?.export("").await?).require_exact()?;
-        up.says(&["warn", "state"], FOUND_WITHIN).await?;
+        up.says(&["damaged", "checkpoint"], FOUND_WITHIN).await?;
         Ok(())
     })
     .await;

@@ -31,7 +31,7 @@ const WRONG: [(&str, u32, &[&str]); 9] = [
     ("[agent]\npartial_flush = \"5 parsecs\"\n", 2, &["partial_flush", "parsecs"]),
     ("[agent]\ncompression = \"rar\"\n", 2, &["compression", "zstd", "snappy", "none"]),
     ("[telemetry]\nlog_level = \"loud\"\n", 2, &["log_level"]),
-    ("[agent]\nname = \"a\"\nname = \"b\"\n", 3, &["name"]),
+    ("[agent]\nname = \"a\"\nname = \"b\"\n", 3, &["duplicate"]),
     ("[agent\nname = \"a\"\n", 1, &[]),
     ("[index]\nkind = \"elasticsearch\"\n", 2, &["index.kind"]),
 ];

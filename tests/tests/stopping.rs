@@ -76,7 +76,7 @@ async fn a_held_index_does_not_keep_it_from_stopping_and_nothing_is_lost() {
         let api = up.api()?;
         wait_until("the backlog is full", FOUND_WITHIN, async || {
             let answer = api.fetch("/readyz").await?;
-            Ok(if answer.text().contains("backlog") { Look::Holds(()) } else { Look::NotYet(answer.text()) })
+            Ok(if answer.text().contains("its limit is") { Look::Holds(()) } else { Look::NotYet(answer.text()) })
         })
         .await?;
         let ended = up.terminate().await?;

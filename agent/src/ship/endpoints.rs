@@ -9,20 +9,20 @@ const ASIDE: Duration = Duration::from_secs(10);
 
 /// The gateways, and which of them are set aside.
 #[derive(Debug)]
-pub struct Endpoints {
+pub(super) struct Endpoints {
     all: Vec<(Endpoint, Duration)>,
 }
 
 impl Endpoints {
     /// All of them fresh.
     #[must_use]
-    pub fn new(all: &[Endpoint]) -> Self {
+    pub(super) fn new(all: &[Endpoint]) -> Self {
         Self { all: all.iter().map(|endpoint| (endpoint.clone(), Duration::ZERO)).collect() }
     }
 
     /// One that is not set aside, by the draw; with all set aside, the one that was so first.
     #[must_use]
-    pub fn pick(&self, now: Duration, random: u64) -> Option<Endpoint> {
+    pub(super) fn pick(&self, now: Duration, random: u64) -> Option<Endpoint> {
         let good: Vec<&Endpoint> = self.all.iter().filter(|(_, until)| *until <= now).map(|(good, _)| good).collect();
         if good.is_empty() {
             return self.all.iter().min_by_key(|(_, until)| *until).map(|(endpoint, _)| endpoint.clone());
@@ -33,17 +33,17 @@ impl Endpoints {
 
     /// Whether the best choice is one that was set aside.
     #[must_use]
-    pub fn all_aside(&self, now: Duration) -> bool {
+    pub(super) fn all_aside(&self, now: Duration) -> bool {
         self.all.iter().all(|(_, until)| *until > now)
     }
 
     /// Sets one aside because it failed.
-    pub fn failed(&mut self, endpoint: &Endpoint, now: Duration) {
+    pub(super) fn failed(&mut self, endpoint: &Endpoint, now: Duration) {
         self.avoid(endpoint, now + ASIDE);
     }
 
     /// Sets one aside until then.
-    pub fn avoid(&mut self, endpoint: &Endpoint, until: Duration) {
+    pub(super) fn avoid(&mut self, endpoint: &Endpoint, until: Duration) {
         for (_, aside) in self.all.iter_mut().filter(|(other, _)| other == endpoint) {
             *aside = until.max(*aside);
         }

@@ -207,21 +207,21 @@ impl Outbox {
             }
         };
         if let Some(why) = why {
-            self.give_back(number, at, &why, answers);
+            self.give_back(number, at, why, answers);
         }
     }
 
     /// Gives a refused batch back to the tailer; with a held lane all that is not in flight.
-    fn give_back(&mut self, number: StreamNumber, at: usize, why: &Returned, answers: &mut Vec<Answer>) {
+    fn give_back(&mut self, number: StreamNumber, at: usize, why: Returned, answers: &mut Vec<Answer>) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
         if let Some(sent) = stream.parcels.remove(at) {
-            answers.push(Answer::Returned(Box::new(sent.parcel), why.clone()));
+            answers.push(Answer::Returned(Box::new(sent.parcel), why));
         }
         if matches!(why, Returned::Held { .. }) {
             let (flying, waiting) = std::mem::take(&mut stream.parcels).into_iter().partition(|sent| sent.sequence.is_some());
             let waiting: VecDeque<Sent> = waiting;
             stream.parcels = flying;
-            answers.extend(waiting.into_iter().map(|sent| Answer::Returned(Box::new(sent.parcel), why.clone())));
+            answers.extend(waiting.into_iter().map(|sent| Answer::Returned(Box::new(sent.parcel), why)));
         }
     }
 

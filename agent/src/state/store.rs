@@ -259,7 +259,7 @@ impl Known {
         match fact {
             Fact::Generation(generation) => {
                 let (generation, cuts) = match self.generations.remove(&generation.stream_id) {
-                    Some(known) => (newer(known.generation, generation), known.cuts),
+                    Some(known) => (newer(&known.generation, generation), known.cuts),
                     None => (generation, Vec::new()),
                 };
                 self.generations.insert(generation.stream_id, Remembered { generation, cuts });
@@ -287,7 +287,7 @@ impl Known {
 }
 
 /// The later fact, with the progress of the one that got farther: a log is older than the checkpoint that begins with it.
-fn newer(known: GenerationRecord, fact: GenerationRecord) -> GenerationRecord {
+fn newer(known: &GenerationRecord, fact: GenerationRecord) -> GenerationRecord {
     let mut merged = fact;
     if known.acked > merged.acked {
         (merged.acked, merged.after, merged.anchor) = (known.acked, known.after, known.anchor);

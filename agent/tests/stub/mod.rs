@@ -1,4 +1,5 @@
 //! A gateway that keeps what it gets in memory, over real mTLS.
+#![allow(clippy::unwrap_used, reason = "a stub that fails fails its test")]
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +23,12 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Response, Status, Streaming};
 
 /// A CA, a gateway's and an agent's certificate.
-pub struct Mesh {
+pub(crate) struct Mesh {
     directory: tempfile::TempDir,
 }
 
 impl Mesh {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = SystemTime::now();
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::create("mesh", Validity::authority(now)).unwrap();
@@ -60,17 +61,17 @@ impl Mesh {
         }
     }
 
-    pub fn agent_files(&self) -> TlsFiles {
+    pub(crate) fn agent_files(&self) -> TlsFiles {
         self.files("edge-1")
     }
 
-    pub fn agent(&self) -> Arc<TlsSource> {
+    pub(crate) fn agent(&self) -> Arc<TlsSource> {
         TlsSource::load(self.agent_files()).unwrap()
     }
 }
 
 /// What makes a batch the same batch.
-pub type BatchFacts = (Vec<u8>, u64, u64, u64, u32);
+pub(crate) type BatchFacts = (Vec<u8>, u64, u64, u64, u32);
 
 #[derive(Default)]
 struct Kept {
@@ -83,14 +84,14 @@ struct Kept {
 }
 
 #[derive(Clone)]
-pub struct StubGateway {
+pub(crate) struct StubGateway {
     kept: Arc<Mutex<Kept>>,
     count: watch::Sender<usize>,
     port: u16,
 }
 
 impl StubGateway {
-    pub async fn start(mesh: &Mesh) -> Self {
+    pub(crate) async fn start(mesh: &Mesh) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stub = Self { kept: Arc::default(), count: watch::channel(0).0, port };
@@ -112,17 +113,17 @@ impl StubGateway {
         stub
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
-    pub async fn wait_for(&self, records: usize) {
+    pub(crate) async fn wait_for(&self, records: usize) {
         let mut count = self.count.subscribe();
         let arrived = tokio::time::timeout(Duration::from_secs(20), count.wait_for(|count| *count >= records)).await;
         assert!(arrived.is_ok(), "{} of {records} records came: {:?}", self.bodies().len(), self.bodies());
     }
 
-    pub fn bodies(&self) -> Vec<String> {
+    pub(crate) fn bodies(&self) -> Vec<String> {
         let kept = self.kept.lock().unwrap();
         let mut bodies: Vec<String> =
             kept.records.values().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
@@ -130,27 +131,27 @@ impl StubGateway {
         bodies
     }
 
-    pub fn batches(&self) -> Vec<BatchFacts> {
+    pub(crate) fn batches(&self) -> Vec<BatchFacts> {
         let mut batches = self.kept.lock().unwrap().batches.clone();
         batches.sort();
         batches.dedup();
         batches
     }
 
-    pub fn deliveries(&self) -> usize {
+    pub(crate) fn deliveries(&self) -> usize {
         self.kept.lock().unwrap().deliveries
     }
 
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.kept.lock().unwrap().sessions
     }
 
-    pub fn hold_acks(&self, hold: bool) {
+    pub(crate) fn hold_acks(&self, hold: bool) {
         self.kept.lock().unwrap().hold_acks = hold;
     }
 
     /// Cuts the first session after so many batches.
-    pub fn cut_after(&self, batches: usize) {
+    pub(crate) fn cut_after(&self, batches: usize) {
         self.kept.lock().unwrap().cut_after = Some(batches);
     }
 

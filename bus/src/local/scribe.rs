@@ -108,3 +108,44 @@ pub(super) fn append_error(error: logmesh_journal::AppendError) -> AppendError {
         Journal::Failed { reason } => AppendError::Fatal { reason },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use logmesh_journal::{Opened, Options};
+
+    use super::*;
+    use crate::Delivery;
+
+    #[test]
+    fn offsets_of_what_could_not_be_written_are_given_again() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let opened = Opened::open(Options::new(directory.path())).expect("opens");
+        let topics = Arc::new(Topics::default());
+        let (topic, _) = topics.ensure("logs", 1).expect("there is room");
+        let mut scribe = Scribe {
+            topics,
+            index: Arc::default(),
+            log: opened.log().clone(),
+            wake: Wake::new(),
+            conditions: Arc::new(Conditions::new()),
+            store: 0,
+            segment: (0, 0),
+        };
+        let record = Record { key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(b"value") };
+        let (mut drafts, mut deliveries) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (answer, delivery) = Delivery::channel();
+            let (topic, record) = (topic.clone(), record.clone());
+            drafts.push(Draft { topic, partition: 0, record, appended_unix_nano: 0, answer, offset: 0 });
+            deliveries.push(delivery);
+        }
+        // Two were encoded when the disk turned out to be full, one was still waiting.
+        scribe.encode(&mut drafts[0], &mut Vec::new());
+        scribe.encode(&mut drafts[1], &mut Vec::new());
+        assert_eq!((drafts[0].offset, drafts[1].offset), (0, 1));
+        scribe.failed(drafts.split_off(1), logmesh_journal::AppendError::Full { reason: "no room".to_owned() });
+        scribe.encode(&mut drafts[0], &mut Vec::new());
+        assert_eq!(drafts[0].offset, 0);
+    }
+}

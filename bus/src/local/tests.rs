@@ -1,5 +1,6 @@
 //! The contract over the local form, and what is its own.
 
+mod assignment;
 mod crashes;
 mod faults;
 mod model;

@@ -67,12 +67,14 @@ async fn stale_bytes_of_another_segment_or_place_never_pass_for_entries() {
     let (path, ends) = crashed(directory.path(), &payloads(6)).await;
     let image = std::fs::read(&path).expect("reads");
     let (first, end) = (ends[0] as usize, ends[5] as usize);
-    // Sound entries of this segment, a few bytes off their place.
-    let mut shifted = image.clone();
-    shifted.copy_within(first..end, end + 8);
-    std::fs::write(&path, &shifted).expect("writes");
-    let (found, _, recovery) = reopen(directory.path());
-    assert_eq!((found, recovery.damage.len()), (payloads(6), 0));
+    // Sound entries of this segment, right behind the last one and a few bytes further.
+    for distance in [0, 8] {
+        let mut shifted = image.clone();
+        shifted.copy_within(first..end, end + distance);
+        std::fs::write(&path, &shifted).expect("writes");
+        let (found, _, recovery) = reopen(directory.path());
+        assert_eq!((found, recovery.damage.len()), (payloads(6), 0));
+    }
     // Entries of segment 1 at their very place in segment 2, as recycled blocks would hold them.
     let journal = open(options(directory.path()));
     append(&journal, b"second").await;

@@ -28,7 +28,7 @@ pub enum KeepOriginal {
 }
 
 /// Settings of a [`Builder`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BuilderConfig {
     /// When the exact line is kept beside the message.
     pub keep_original: KeepOriginal,

@@ -62,6 +62,17 @@ async fn offsets_go_on_after_everything_was_removed() {
     }
     let mut consumer = join(&bus, "group", "logs").await;
     assert_eq!(read(consumer.as_mut(), seen.len()).await.len(), seen.len());
+    let mut newcomer = join(&bus, "newcomer", "logs").await;
+    let mut events = Vec::new();
+    while events.len() < seen.len() {
+        match next(newcomer.as_mut()).await {
+            Event::Records { records, .. } => events.extend(records),
+            Event::Assigned(_) => {}
+            event @ (Event::Gap { .. } | Event::Revoking { .. } | Event::Lost(_)) => {
+                panic!("a newcomer begins with the earliest kept, and misses nothing: {event:?}")
+            }
+        }
+    }
 }
 
 #[tokio::test]
