@@ -29,6 +29,7 @@ use crate::{
     document::{Builder, Document},
     index::{Index, Mode},
     instruments::Instruments,
+    parse::Format,
     trouble::Troubles,
 };
 
@@ -195,7 +196,9 @@ fn open(shared: &Shared, delivered: &Delivered, origin: Origin, opener: &mut Ope
         Err(fault) => return Opened::Undecodable(fault.to_string()),
     };
     let mut documents = Vec::with_capacity(records.len());
-    let format = shared.config.load().format(&envelope.topic);
+    // A stream that says what it looks like knows better than its topic.
+    let format = Format::from_name(&envelope.info.input_format)
+        .unwrap_or_else(|| shared.config.load().format(&envelope.topic));
     let tally = builder.build(&envelope, &records, format, &mut documents);
     shared.instruments.built(&tally);
     Opened::Batch(Box::new(Batch { origin, envelope, observed_unix_nano: batch.observed_time_unix_nano, documents }))
