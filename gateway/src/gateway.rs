@@ -123,7 +123,7 @@ impl Gateway {
             () = self.look(&reporter, &generation_sender) => {}
             () = self.context.shutdown.requested() => {}
         }
-        self.listener_condition.set("shutting down");
+        self.listener_condition.stop();
         set_serving(&reporter, false).await;
         drop(listener);
         self.leave(&connections, &open).await
@@ -131,9 +131,9 @@ impl Gateway {
 
     fn listening(&self, listener: &TcpListener) {
         self.listener_condition.clear();
-        let address = listener.local_addr().ok();
+        let address = listener.local_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
         let identity = self.shared.tls.identity();
-        tracing::info!(address = ?address, %identity, "gateway listens");
+        tracing::info!(%address, %identity, "gateway listens");
         if self.shared.policy.load().is_empty() {
             tracing::warn!("no [[gateway.policy]]: every session will be refused");
         }

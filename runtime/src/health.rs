@@ -148,6 +148,11 @@ impl Condition {
         }
     }
 
+    /// It stops because it was told to: not ready, and nothing to log.
+    pub fn stop(&self) {
+        self.enter(State::Failing, "stopping", Instant::now());
+    }
+
     /// All is well.
     pub fn clear(&self) {
         if let Some(Change { before: State::Warning | State::Failing, .. }) = self.enter(State::Ok, "", Instant::now())

@@ -23,7 +23,10 @@ use connect::{ConnectError, Endpoint, connect};
 use endpoints::Endpoints;
 use outbox::Outbox;
 
-use crate::{mailbox::Mailbox, parcel::{Answer, Parcel}};
+use crate::{
+    mailbox::Mailbox,
+    parcel::{Answer, Parcel},
+};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
