@@ -84,9 +84,13 @@ impl Agent {
         }
         match recovered.trust {
             Trust::Whole => {}
-            Trust::PowerCut => tracing::warn!("the machine stopped without warning: files known so far are marked resend"),
+            Trust::PowerCut => {
+                tracing::warn!("the machine stopped without warning: files known so far are marked resend");
+            }
             Trust::Lost if config.fresh => {}
-            Trust::Lost => tracing::info!("no earlier state: files that are there now are read whole and marked resend"),
+            Trust::Lost => {
+                tracing::info!("no earlier state: files that are there now are read whole and marked resend");
+            }
         }
         let tailer = Tailer::new(OsFilesystem, settings, store, recovered)?;
         Ok(Self { tailer, config, tls, context, clock: SystemClock::default() })

@@ -81,12 +81,8 @@ fn check(name: &'static str, config: &Config) -> ExitCode {
 async fn serve(config: Config, telemetry: TelemetryConfig, shutdown: Shutdown) -> anyhow::Result<Exit> {
     logging(&telemetry)?;
     let telemetry = Telemetry::start(&telemetry, "logmesh-agent")?;
-    let context = Context {
-        health: Health::new(),
-        meter: telemetry.meter(),
-        status: Status::new(),
-        shutdown: shutdown.clone(),
-    };
+    let context =
+        Context { health: Health::new(), meter: telemetry.meter(), status: Status::new(), shutdown: shutdown.clone() };
     let files = config.tls.clone().ok_or_else(|| anyhow::anyhow!("`agent.tls` is missing"))?;
     let tls = TlsSource::load(files)?;
     let listener = admin::listen(config.admin).await?;

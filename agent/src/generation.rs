@@ -8,11 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    identity::Mark,
-    lines::Start,
-    state::CutRecord,
-};
+use crate::{identity::Mark, lines::Start, state::CutRecord};
 
 /// A place in a generation, with what is needed to go on from there and to recognise it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn stream_ids_never_change() {
         assert_eq!(StreamId::born(1, 2, 3).to_string(), StreamId::born(1, 2, 3).to_string());
-        assert_eq!(StreamId::born(9_977_994, 1_795_402_901_197_692_781, 0).to_string(), "8291dd845f850d0e3654e62bf24afa8d");
+        assert_eq!(
+            StreamId::born(9_977_994, 1_795_402_901_197_692_781, 0).to_string(),
+            "8291dd845f850d0e3654e62bf24afa8d"
+        );
         assert_eq!(StreamId::unborn(7, 42, b"first line", 0).to_string(), "55ad1980a756c8418ed0b5968002046a");
     }
 
@@ -129,7 +132,8 @@ mod tests {
             assert_ne!(base, other);
         }
         let base = StreamId::unborn(1, 2, b"a", 0);
-        for other in [StreamId::unborn(2, 2, b"a", 0), StreamId::unborn(1, 2, b"b", 0), StreamId::unborn(1, 2, b"a", 9)] {
+        for other in [StreamId::unborn(2, 2, b"a", 0), StreamId::unborn(1, 2, b"b", 0), StreamId::unborn(1, 2, b"a", 9)]
+        {
             assert_ne!(base, other);
         }
     }

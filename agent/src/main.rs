@@ -13,11 +13,23 @@ use logmesh_agent::command;
     max_term_width = 110,
     after_help = "Examples:\n  logmesh-agent --config agent.toml\n  logmesh-agent check --config agent.toml"
 )]
-struct Arguments {
+struct CommandLine {
     #[command(flatten)]
     arguments: command::Arguments,
 }
 
 fn main() -> ExitCode {
-    command::run("logmesh-agent", &Arguments::parse().arguments)
+    command::run("logmesh-agent", &CommandLine::parse().arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::CommandLine;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
 }

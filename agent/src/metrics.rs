@@ -14,10 +14,14 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
-        ("logmesh_agent_bytes_acknowledged", "Source bytes acknowledged, contiguous per file", |now| now.tally.acked_bytes),
+        ("logmesh_agent_bytes_acknowledged", "Source bytes acknowledged, contiguous per file", |now| {
+            now.tally.acked_bytes
+        }),
         ("logmesh_agent_batches_acknowledged", "Batches acknowledged", |now| now.tally.acked_batches),
         ("logmesh_agent_batches_resent", "Batches built or sent again", |now| now.tally.resent),
-        ("logmesh_agent_bytes_lost", "Source bytes gone before they were delivered, where known", |now| now.tally.lost_bytes),
+        ("logmesh_agent_bytes_lost", "Source bytes gone before they were delivered, where known", |now| {
+            now.tally.lost_bytes
+        }),
         ("logmesh_agent_losses", "Times that bytes were lost, their number known or not", |now| now.tally.lost_events),
         ("logmesh_agent_truncations", "Truncations seen", |now| now.tally.truncated),
         ("logmesh_agent_unreadable_paths", "Paths found unreadable", |now| now.tally.unreadable),
@@ -32,7 +36,9 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         ("logmesh_agent_files_open", "Files open", |now| now.files_open as f64),
         ("logmesh_agent_in_flight_bytes", "Encoded bytes that are not acknowledged", |now| now.in_flight_bytes as f64),
         ("logmesh_agent_in_flight_batches", "Batches that are not acknowledged", |now| now.in_flight_batches as f64),
-        ("logmesh_agent_credit_bytes", "Credit of the session, 0 without one", |now| now.credit_bytes.unwrap_or(0) as f64),
+        ("logmesh_agent_credit_bytes", "Credit of the session, 0 without one", |now| {
+            now.credit_bytes.unwrap_or(0) as f64
+        }),
         ("logmesh_agent_oldest_unacknowledged_seconds", "Age of the oldest record that is not acknowledged", |now| {
             now.oldest_unacked_seconds
         }),

@@ -72,8 +72,16 @@ async fn lines_arrive_once_over_rotation_truncation_and_restart() {
     assert_eq!(agent.stop().await, Exit::Clean);
     let bodies = gateway.bodies();
     let expected = [
-        "", "eight, truncated", "five", "four", "nine, in a new directory", "one", "seven, in the new file",
-        "six, after the rename", "ten, while it was down", "two",
+        "",
+        "eight, truncated",
+        "five",
+        "four",
+        "nine, in a new directory",
+        "one",
+        "seven, in the new file",
+        "six, after the rename",
+        "ten, while it was down",
+        "two",
     ];
     assert_eq!(bodies, expected, "each line once");
     assert_eq!(gateway.deliveries(), 10, "and no line was even sent twice");
@@ -123,7 +131,8 @@ async fn a_second_agent_on_the_same_state_is_refused() {
     let mesh = Mesh::new();
     let gateway = StubGateway::start(&mesh).await;
     let directory = tempfile::tempdir().unwrap();
-    let make = || Agent::new(config(&mesh, &gateway, directory.path(), directory.path()), mesh.agent(), Context::for_tests());
+    let make =
+        || Agent::new(config(&mesh, &gateway, directory.path(), directory.path()), mesh.agent(), Context::for_tests());
     let _first = make().unwrap();
     let error = make().unwrap_err().to_string();
     assert!(error.contains("in use by another agent"), "{error}");

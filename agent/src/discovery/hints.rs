@@ -75,7 +75,9 @@ impl Hints {
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// The kernel has no watch or instance left.
-    #[error("the limit of inotify watches or instances is reached: raise fs.inotify.max_user_watches and max_user_instances")]
+    #[error(
+        "the limit of inotify watches or instances is reached: raise fs.inotify.max_user_watches and max_user_instances"
+    )]
     Exhausted,
     /// Anything else.
     #[error("cannot watch directories: {0}")]

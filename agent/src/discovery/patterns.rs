@@ -35,7 +35,8 @@ impl Group {
         let mut roots = BTreeMap::new();
         let mut included = Vec::new();
         for pattern in include {
-            let absolute = working_directory.join(pattern);
+            // Walks meet neither doubled slashes nor dots.
+            let absolute: PathBuf = working_directory.join(pattern).components().collect();
             let (root, depth) = root(&absolute);
             let deepest = roots.entry(root).or_insert(0);
             *deepest = depth.max(*deepest);
@@ -68,9 +69,7 @@ fn glob(pattern: &str) -> Result<Glob, globset::Error> {
 /// The directory above the first wildcard, and how many levels below it names are looked at.
 fn root(pattern: &Path) -> (PathBuf, usize) {
     let components: Vec<Component<'_>> = pattern.components().collect();
-    let wild = |component: &Component<'_>| {
-        component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{', '\\'])
-    };
+    let wild = |component: &Component<'_>| component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{', '\\']);
     let literal = components.iter().position(wild).unwrap_or(components.len().saturating_sub(1));
     let root = components[..literal].iter().collect();
     let rest = &components[literal..];
@@ -141,6 +140,12 @@ mod tests {
         let roots = Patterns::new(vec![group]).roots();
         let expected = [("/home/near", 1), ("/one", 1), ("/srv", usize::MAX), ("/var/log", 3)];
         assert_eq!(roots, expected.map(|(root, depth)| (PathBuf::from(root), depth)).into());
+    }
+
+    #[test]
+    fn doubled_slashes_and_dots_change_nothing() {
+        let group = group(&["/var//log/./*.log", "./near/*"], &[]);
+        assert!(group.matches(Path::new("/var/log/a.log")) && group.matches(Path::new("/home/near/a")));
     }
 
     #[test]

@@ -1,16 +1,8 @@
 //! From an endpoint's name to a channel: DNS, TCP and TLS under one deadline, HTTP/2 settings that are all explicit.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper_util::{
-    client::legacy::connect::HttpConnector,
-    rt::TokioIo,
-};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use logmesh_certs::TlsSource;
 use rand::seq::SliceRandom;
 use rustls::pki_types::ServerName;

@@ -218,7 +218,8 @@ impl Outbox {
             answers.push(Answer::Returned(Box::new(sent.parcel), why));
         }
         if matches!(why, Returned::Held { .. }) {
-            let (flying, waiting) = std::mem::take(&mut stream.parcels).into_iter().partition(|sent| sent.sequence.is_some());
+            let (flying, waiting) =
+                std::mem::take(&mut stream.parcels).into_iter().partition(|sent| sent.sequence.is_some());
             let waiting: VecDeque<Sent> = waiting;
             stream.parcels = flying;
             answers.extend(waiting.into_iter().map(|sent| Answer::Returned(Box::new(sent.parcel), why)));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use logmesh_proto::{PROTOCOL_VERSION, v1, v1::{client_frame, ingest_client::IngestClient, server_frame}};
+use logmesh_proto::{
+    PROTOCOL_VERSION, v1,
+    v1::{client_frame, ingest_client::IngestClient, server_frame},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -145,9 +148,13 @@ impl Shipper {
         let now = self.now();
         match event {
             Event::Frame(Ok(Some(frame))) => self.frame(frame, live),
-            Event::Frame(Ok(None)) => return Some(drained(live).unwrap_or_else(|| Ended::Failed("the gateway ended the session".into()))),
+            Event::Frame(Ok(None)) => {
+                return Some(drained(live).unwrap_or_else(|| Ended::Failed("the gateway ended the session".into())));
+            }
             Event::Frame(Err(status)) => {
-                return Some(drained(live).unwrap_or_else(|| Ended::Failed(format!("the session broke: {}", describe(&status)))));
+                return Some(
+                    drained(live).unwrap_or_else(|| Ended::Failed(format!("the session broke: {}", describe(&status)))),
+                );
             }
             Event::Parcel(Some(parcel)) => self.outbox.push(parcel),
             Event::Parcel(None) | Event::Room | Event::Tick => {}

@@ -46,7 +46,8 @@ fn nack(sequence: u64, reason: v1::NackReason, delay_millis: u32) -> v1::Nack {
 fn streams_take_turns_and_are_introduced_once_in_a_session() {
     let mut outbox = outbox(&[(1, 0), (1, 10), (1, 20), (2, 0)], 1 << 20);
     let batches = sent(&mut outbox, NOW);
-    let seen: Vec<_> = batches.iter().map(|batch| (batch.stream_id[0], batch.first_offset, batch.info.is_some())).collect();
+    let seen: Vec<_> =
+        batches.iter().map(|batch| (batch.stream_id[0], batch.first_offset, batch.info.is_some())).collect();
     assert_eq!(seen, [(1, 0, true), (2, 0, true), (1, 10, false), (1, 20, false)]);
     outbox.open(1 << 20);
     assert_eq!(sent(&mut outbox, NOW).iter().filter(|batch| batch.info.is_some()).count(), 2);

@@ -33,8 +33,7 @@ impl Log {
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&boot);
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
-        let mut log =
-            Self { number, bytes: 0, file, unsynced: true, broken: false, buffer: Vec::with_capacity(4096) };
+        let mut log = Self { number, bytes: 0, file, unsynced: true, broken: false, buffer: Vec::with_capacity(4096) };
         log.file.write_all(&header)?;
         log.bytes = header.len() as u64;
         Ok(log)

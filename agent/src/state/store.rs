@@ -190,7 +190,8 @@ fn set_aside(path: &Path, notes: &mut Vec<String>) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     let moved = fs::rename(path, &aside);
-    let fate = moved.map_or_else(|error| format!("and could not be set aside: {error}"), |()| "and was set aside".into());
+    let fate =
+        moved.map_or_else(|error| format!("and could not be set aside: {error}"), |()| "and was set aside".into());
     notes.push(format!("{} is damaged {fate}", path.display()));
 }
 

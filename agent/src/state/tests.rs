@@ -168,9 +168,9 @@ fn logs_do_not_pile_up() {
             store.checkpoint(&[], false).unwrap();
         }
     }
-    let logs = fs::read_dir(directory.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_str().is_some_and(|name| name.ends_with(".log"))
-    });
+    let logs = fs::read_dir(directory.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().is_some_and(|name| name.ends_with(".log")));
     assert!(logs.count() <= 4);
 }
 

@@ -85,7 +85,8 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         let mut shown_at = None;
         loop {
             let now = self.clock.now();
-            let patience = if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
+            let patience =
+                if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
             let mail = self.mailbox.take(patience);
             let now = self.clock.now();
             if mail.stop {

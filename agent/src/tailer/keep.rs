@@ -112,7 +112,8 @@ impl<F: Filesystem> Tailer<F> {
         } else if source.unread() > 0 || source.held.is_some() {
             return false;
         }
-        let over = self.sources.get(&number).is_some_and(|source| source.progress.is_settled() && source.kept.is_empty());
+        let over =
+            self.sources.get(&number).is_some_and(|source| source.progress.is_settled() && source.kept.is_empty());
         if over {
             let stream_id = self.sources.get(&number).and_then(|source| source.stream_id.filter(|_| source.logged));
             self.remove(number);

@@ -33,13 +33,9 @@ pub(super) enum Presence {
     /// Remembered from an earlier run; the first walk has not come across it yet.
     Dormant,
     /// In scope, seen by that walk.
-    InScope {
-        walk: u64,
-    },
+    InScope { walk: u64 },
     /// Out of scope, deleted, truncated, or not found.
-    Gone {
-        since: Duration,
-    },
+    Gone { since: Duration },
 }
 
 /// A new file that looks like a known generation and is not read until it is clear what it is.

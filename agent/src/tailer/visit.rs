@@ -162,8 +162,7 @@ impl<F: Filesystem> Tailer<F> {
             let epoch = (self.random)().max(1);
             if let Some(source) = self.sources.get_mut(&number) {
                 source.epoch = epoch;
-                source.stream_id =
-                    Some(StreamId::unborn(filesystem_id, source.inode, &self.block[..length], epoch));
+                source.stream_id = Some(StreamId::unborn(filesystem_id, source.inode, &self.block[..length], epoch));
             }
         }
         true

@@ -10,23 +10,43 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 
 use super::rig::Rig;
-use crate::{discovery::Hint, parcel::{Answer, Returned}};
+use crate::{
+    discovery::Hint,
+    parcel::{Answer, Returned},
+};
 
 #[derive(Clone, Debug)]
 enum Act {
     /// Writes whole lines; the flag leaves the last one without its end until the next write.
-    Write { file: u8, lines: u8, open: bool },
+    Write {
+        file: u8,
+        lines: u8,
+        open: bool,
+    },
     /// Renames the file away, as rotation does; a new one is made by the next write.
-    Rotate { file: u8 },
+    Rotate {
+        file: u8,
+    },
     /// Lets everything be read, then truncates.
-    Truncate { file: u8 },
+    Truncate {
+        file: u8,
+    },
     /// Lets everything be read, then deletes the oldest rotated file.
-    Delete { file: u8 },
+    Delete {
+        file: u8,
+    },
     /// Turns the tailer, with or without a hint.
-    Turn { hint: bool },
-    Pass { millis: u16 },
+    Turn {
+        hint: bool,
+    },
+    Pass {
+        millis: u16,
+    },
     /// Answers some batch: acknowledged, returned, or kept and the answer lost.
-    Answer { pick: u8, how: u8 },
+    Answer {
+        pick: u8,
+        how: u8,
+    },
     Kill,
 }
 
@@ -65,7 +85,8 @@ impl Model {
             Act::Truncate { file } => self.truncate(file),
             Act::Delete { file } => self.delete(file),
             Act::Turn { hint } => {
-                let hints = if hint { (0..3).map(|file| Hint::Appeared(Self::path(file).into())).collect() } else { vec![] };
+                let hints =
+                    if hint { (0..3).map(|file| Hint::Appeared(Self::path(file).into())).collect() } else { vec![] };
                 self.rig.turn(hints);
             }
             Act::Pass { millis } => self.rig.pass(Duration::from_millis(millis.into())),
@@ -180,7 +201,7 @@ fn check(acts: &[Act]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_line_arrives_under_one_identity_whatever_happens(acts in acts()) {

@@ -288,7 +288,15 @@ fn a_kill_after_a_partial_flush_cuts_the_same_way_again() {
     rig.start();
     rig.pass(3600 * SECOND);
     rig.run(3 * SECOND);
-    assert_eq!(rig.bodies(), ["one", "o", "three", "tw"].map(str::to_owned).into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+    assert_eq!(
+        rig.bodies(),
+        ["one", "o", "three", "tw"]
+            .map(str::to_owned)
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
     assert_eq!(rig.batches.len(), 3, "the same batches with the same times: {:?}", rig.batches);
 }
 
