@@ -143,7 +143,22 @@ async fn a_full_disk_is_said_refused_and_healed() {
 #[tokio::test]
 async fn a_backlog_at_its_limit_stops_appends_until_the_group_catches_up() {
     let local = Local::new();
-    let bus = LocalBus::open(LocalOptions { backlog_bytes_max: 200 << 10, ..local.options() }).expect("opens");
+    a_full_backlog_heals(LocalOptions { backlog_bytes_max: 200 << 10, ..local.options() }).await;
+}
+
+#[tokio::test]
+async fn a_backlog_limit_smaller_than_a_segment_heals_too() {
+    let local = Local::new();
+    a_full_backlog_heals(LocalOptions {
+        backlog_bytes_max: 200 << 10,
+        segment_bytes: Some(400 << 10),
+        ..local.options()
+    })
+    .await;
+}
+
+async fn a_full_backlog_heals(options: LocalOptions) {
+    let bus = LocalBus::open(options).expect("opens");
     let mut count = 0;
     let refused = loop {
         let delivery = match bus.append("logs", record(&format!("key-{count}"), vec![b'x'; 8 << 10])).await {
