@@ -20,6 +20,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The least memory with which `up` works: each stage's share must hold one batch of the largest size.
 const MEMORY_MIN: u64 = 96 * MIB;
 
+/// The least backlog: four of the smallest segments, below which the local bus does not go.
+const BACKLOG_MIN: u64 = 8 * MIB;
+
 /// Environment variables with our prefix that are no settings.
 const RESERVED: [&str; 3] = ["LOGMESH_FAULTS", "LOGMESH_TOKEN", "LOGMESH_VERSION"];
 
@@ -126,7 +129,7 @@ fn read_bus(root: &Root) -> Bus {
     section.one_of("kind", "local", &[("local", ())]);
     Bus {
         partitions: u32::try_from(section.integer("partitions", 8, 1..=256)).unwrap_or(8),
-        backlog_bytes_max: section.size("backlog_max", 8 * GIB, MIB..=1024 * GIB),
+        backlog_bytes_max: section.size("backlog_max", 8 * GIB, BACKLOG_MIN..=1024 * GIB),
     }
 }
 

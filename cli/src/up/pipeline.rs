@@ -246,7 +246,8 @@ fn start_parts(
         gateways: vec![reachable(address).to_string().parse()?],
         data_dir: data.path().join("agent"),
         memory: shares.agent,
-        shutdown_grace: settings.up.shutdown_grace / 2,
+        // Less than the stage's share, so that it ends by itself.
+        shutdown_grace: settings.up.shutdown_grace.mul_f64(0.35),
         fresh: stores.fresh,
         ..settings.agent
     };
@@ -254,7 +255,7 @@ fn start_parts(
 
     let mut gateway = logmesh_gateway::Config {
         memory: shares.gateway,
-        shutdown_grace: settings.up.shutdown_grace / 4,
+        shutdown_grace: settings.up.shutdown_grace.mul_f64(0.12),
         ..settings.gateway
     };
     if gateway.policy.is_empty() {

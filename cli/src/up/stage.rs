@@ -42,8 +42,8 @@ impl Stages {
         future::select_all(ends).await.0
     }
 
-    /// Stops all parts in order, within `grace`; a part that does not end in time is dropped where it is. The worst of
-    /// their ends is the process's.
+    /// Stops all parts in order, within `grace`; a part that does not end in time is dropped where it is, and
+    /// counts as one that left something unacknowledged. The worst of their ends is the process's.
     pub(super) async fn stop(mut self, grace: Duration) -> anyhow::Result<Exit> {
         let deadline = Instant::now() + grace;
         let mut worst = Ok(Exit::Clean);
@@ -56,6 +56,8 @@ impl Stages {
             if tokio::time::timeout(share, stage.join()).await.is_err() {
                 tracing::warn!(part = stage.name, after = ?share, "a part did not stop in time and is dropped");
                 stage.task.abort();
+                // What it had read and not passed on is read again at the next start.
+                worst = worst.map(|worst| worst.worse(Exit::Unacknowledged));
                 continue;
             }
             worst = match (worst, stage.ended.take()) {
@@ -107,8 +109,9 @@ mod tests {
         let shutdown = Shutdown::new();
         stages.start("part", shutdown.clone(), obedient(Exit::Clean, shutdown));
         let before = Instant::now();
-        stages.stop(Duration::from_secs(10)).await.expect("no failure");
+        let exit = stages.stop(Duration::from_secs(10)).await.expect("no failure");
         assert!(before.elapsed() <= Duration::from_secs(10));
+        assert_eq!(exit, Exit::Unacknowledged, "what it left behind is said");
     }
 
     #[tokio::test(start_paused = true)]
