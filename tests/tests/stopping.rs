@@ -18,7 +18,7 @@ const FOUND_WITHIN: Duration = Duration::from_secs(60);
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// More than the bus takes in the scenario of a held index.
-const LINES: u64 = 100_000;
+const LINES: u64 = 200_000;
 
 /// Everything read was acknowledged.
 const CLEAN: i32 = 0;
@@ -69,7 +69,7 @@ async fn a_held_index_does_not_keep_it_from_stopping_and_nothing_is_lost() {
         let (setup, mut faults) = scene.up_with_faults("*.log")?;
         faults.index(IndexFault::Fail)?;
         // The bus takes a part only, so that the agent is left with what it has read and nobody has acknowledged.
-        let text = "[agent]\ncompression = \"none\"\n[bus]\nbacklog_max = \"1 MiB\"\n";
+        let text = "[agent]\ncompression = \"none\"\n[bus]\nbacklog_max = \"8 MiB\"\n";
         let up = setup.config(&scene.write("logmesh.toml", text)?).start().await?;
         let mut writer = Writer::create(&scene.logs(), "app", Stamp::Mixed)?;
         writer.write(LINES)?;
