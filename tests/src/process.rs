@@ -85,6 +85,15 @@ impl Process {
             .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot tell.
+    pub fn ended_by_itself(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Checks that it still runs.
     ///
     /// # Errors

@@ -140,6 +140,29 @@ impl Up {
         Ok(took)
     }
 
+    /// Looks whether it serves, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Never for want of an answer: that is a reason too.
+    pub async fn look(&mut self) -> Result<Look<()>> {
+        match read_addresses(&self.addresses_file) {
+            Ok(addresses) if addresses.pid == self.process.pid() => self.addresses = Some(addresses),
+            Ok(addresses) => return Ok(Look::NotYet(format!("addresses.json is of process {}", addresses.pid))),
+            Err(error) => return Ok(Look::NotYet(format!("{error:#}"))),
+        }
+        self.api()?.ready().await
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot tell.
+    pub fn ended_by_itself(&mut self) -> Result<bool> {
+        self.process.ended_by_itself()
+    }
+
     /// Waits until `addresses.json` names this process, ready or not.
     ///
     /// # Errors

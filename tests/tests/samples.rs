@@ -14,6 +14,9 @@ use logmesh_tests::scene::{Scene, scenario};
 /// For 26,494 lines: promised is seconds.
 const ALL_FOUND_WITHIN: Duration = Duration::from_secs(60);
 
+/// For 68 event days at once; the budget is 768 MiB.
+const PEAK_BYTES: u64 = 384 << 20;
+
 #[tokio::test]
 async fn every_line_of_ten_real_logs_is_found_exactly_once_and_a_restart_adds_none() {
     scenario(async |scene| {
@@ -22,6 +25,9 @@ async fn every_line_of_ten_real_logs_is_found_exactly_once_and_a_restart_adds_no
         up.api()?.wait_for_count("", ledger.len(), ALL_FOUND_WITHIN).await?;
         let found = up.api()?.export("").await?;
         ledger.balance_by_place(&found).require_exact()?;
+        let peak = up.peak_memory()?;
+        println!("peak memory: {} MiB", peak >> 20);
+        ensure!(peak < PEAK_BYTES, "68 event days took {peak} bytes of memory");
         every_document_says_what_its_line_says(&found)?;
         days_are_those_of_the_events(&found)?;
 
