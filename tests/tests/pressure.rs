@@ -18,7 +18,7 @@ use logmesh_tests::wait::{Look, holds_for, wait_until};
 use logmesh_tests::writer::{Stamp, Writer};
 
 /// For the whole of a scenario's data, once nothing hinders it any more.
-const ALL_FOUND_WITHIN: Duration = Duration::from_secs(180);
+const ALL_FOUND_WITHIN: Duration = Duration::from_secs(300);
 
 /// For the process to notice something.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ async fn misbehaving_index(scene: &Scene, name: &'static str, fault: IndexFault,
     writer.write(1_000)?;
     api.wait_for_count("", 1_000, ALL_FOUND_WITHIN).await?;
     faults.index(fault)?;
-    for _ in 0..either(15, 60) {
+    for _ in 0..either(15, 30) {
         writer.write(BURST_LINES)?;
     }
     let backlog = std::fs::metadata(writer.path())?.len();
