@@ -117,10 +117,18 @@ impl Issue {
             validity: Validity::starting(SystemTime::now(), self.validity),
         };
         std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        let [certificate, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| self.out.join(name));
+        if !self.replace
+            && let Some(path) = [&certificate, &key, &ca].into_iter().find(|path| path.exists())
+        {
+            anyhow::bail!(
+                "{} exists already and was left alone; choose another --out, or say --replace",
+                path.display()
+            );
+        }
         let issued = authority.issue_recorded(&self.dir, &request)?;
-        let existing = if self.replace { Existing::Replace } else { Existing::Keep };
-        issued.save(&self.out.join("cert.pem"), &self.out.join("key.pem"), existing)?;
-        copy_ca(&authority, &self.out.join("ca.pem"))?;
+        issued.save(&certificate, &key, Existing::Replace)?;
+        copy_ca(&authority, &ca)?;
         println!("issued {} into {}", issued.identity, self.out.display());
         Ok(())
     }

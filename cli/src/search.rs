@@ -109,40 +109,26 @@ async fn export(api: &Api, parameters: &[(&str, &str)], printer: &mut Printer) -
     Ok(())
 }
 
-/// Prints the newest hits, oldest first, and then pages through what comes, by event time.
+/// Prints the newest hits, oldest first, and then whatever becomes searchable, whatever times it bears.
 async fn follow(api: &Api, parameters: &[(&str, &str)], newest: Value, printer: &mut Printer) -> anyhow::Result<()> {
-    let mut last: Option<(String, String)> = None;
-    for hit in hits(&newest).iter().rev() {
-        printer.hit(hit)?;
-        last = place(hit);
-    }
+    hits(&newest).iter().rev().try_for_each(|hit| printer.hit(hit))?;
     let query = parameters[0].1;
-    let mut cursor: Option<String> = None;
+    let mut revision = newest["revision"].to_string();
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
-        let from = last.as_ref().map_or("now", |(time, _)| time);
-        let mut parameters = vec![("q", query), ("sort", "asc"), ("limit", FOLLOW_PAGE), ("from", from)];
-        parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = api.json("/api/search", &parameters).await?;
-        let fresh = hits(&page);
-        // The first page begins with the records of the last time seen; up to the last one shown they are known.
-        let known = last
-            .as_ref()
-            .filter(|_| cursor.is_none())
-            .and_then(|(_, id)| fresh.iter().position(|hit| hit["_id"].as_str() == Some(id)).map(|place| place + 1));
-        for hit in &fresh[known.unwrap_or(0)..] {
-            printer.hit(hit)?;
-        }
-        if let Some(next) = page["next"].as_str() {
-            cursor = Some(next.to_owned());
-        } else if let Some(hit) = fresh.last() {
-            (last, cursor) = (place(hit), None);
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut parameters = vec![("q", query), ("sort", "asc"), ("limit", FOLLOW_PAGE), ("since", &revision)];
+            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = api.json("/api/search", &parameters).await?;
+            hits(&page).iter().try_for_each(|hit| printer.hit(hit))?;
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                revision = page["revision"].to_string();
+                break;
+            }
         }
     }
-}
-
-fn place(hit: &Value) -> Option<(String, String)> {
-    Some((hit["@timestamp"].as_str()?.to_owned(), hit["_id"].as_str()?.to_owned()))
 }
 
 /// Prints hits as text for people or as JSON lines.

@@ -28,6 +28,9 @@ impl Status {
             return Ok(());
         }
         println!("ready: {}", readiness["ready"]);
+        for reason in readiness["reasons"].as_array().into_iter().flatten() {
+            println!("  {}", in_line(reason));
+        }
         print(&status, 0);
         Ok(())
     }

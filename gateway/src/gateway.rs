@@ -117,16 +117,17 @@ impl Gateway {
         self.register_status();
         self.listening(&listener);
         let open = TaskTracker::new();
-        tokio::select! {
-            () = self.accept(&listener, &connections, &open) => {}
-            () = self.watch_bus() => {}
-            () = self.look(&reporter, &generation_sender) => {}
-            () = self.context.shutdown.requested() => {}
-        }
+        let failed = tokio::select! {
+            () = self.accept(&listener, &connections, &open) => false,
+            () = self.watch_bus() => true,
+            () = self.look(&reporter, &generation_sender) => false,
+            () = self.context.shutdown.requested() => false,
+        };
         self.listener_condition.stop();
         set_serving(&reporter, false).await;
         drop(listener);
-        self.leave(&connections, &open).await
+        let left = self.leave(&connections, &open).await;
+        if failed { Exit::Failed } else { left }
     }
 
     fn listening(&self, listener: &TcpListener) {
@@ -176,14 +177,20 @@ impl Gateway {
         Arc::clone(places).acquire_owned().await.ok()
     }
 
-    /// Shows how the bus fares as a condition of the gateway.
+    /// Shows how the bus fares as a condition of the gateway. Ends when the bus has failed for good: a process that can
+    /// acknowledge nothing any more leaves, so that its agents go elsewhere and somebody looks.
     async fn watch_bus(&self) {
         let mut condition = self.shared.bus.condition();
         loop {
             match &*condition.borrow_and_update() {
                 BusCondition::Ok => self.bus_condition.clear(),
-                BusCondition::Full { reason } | BusCondition::Degraded { reason } | BusCondition::Failed { reason } => {
+                BusCondition::Full { reason } | BusCondition::Degraded { reason } => {
                     self.bus_condition.set(reason.clone());
+                }
+                BusCondition::Failed { reason } => {
+                    self.bus_condition.set(reason.clone());
+                    tracing::error!(%reason, "the bus has failed for good: the gateway leaves");
+                    return;
                 }
             }
             if condition.changed().await.is_err() {

@@ -54,7 +54,6 @@ impl DeadLetters {
         headers.extend(envelope.to_headers());
         headers.push(text("logmesh-dead-letter-record-offset", document.offset.to_string()));
         headers.push(text("logmesh-dead-letter-index", document.index.to_string()));
-        headers.push(Header { name: "logmesh-dead-letter-document".into(), value: document.body.clone() });
         let value = original_bytes(&document.body).unwrap_or_else(|| document.body.clone());
         let record = Record { key: Bytes::copy_from_slice(document.id.as_bytes()), headers, value };
         self.append(&envelope.tenant, record).await
@@ -73,8 +72,23 @@ impl DeadLetters {
         self.append(tenant, record).await
     }
 
-    async fn append(&self, tenant: &str, record: Record) -> Result<(), AppendError> {
-        self.bus.append(&format!("{TOPIC}.{tenant}"), record).await?.await.map(|_| ())
+    /// A letter that is larger than its topic takes is cut, and says so: a mark on what is missing is better than a lane
+    /// that waits for ever.
+    async fn append(&self, tenant: &str, mut record: Record) -> Result<(), AppendError> {
+        let topic = format!("{TOPIC}.{tenant}");
+        let limit = match self.try_append(&topic, record.clone()).await {
+            Err(AppendError::TooLarge { limit, .. }) => usize::try_from(limit).unwrap_or(usize::MAX),
+            done => return done,
+        };
+        record.headers.push(text("logmesh-dead-letter-cut-from-bytes", record.value.len().to_string()));
+        // What the bus counts beside the record's own bytes is its affair: a sixteenth is left for it.
+        let room = limit.saturating_sub(limit / 16 + record.size() - record.value.len());
+        record.value.truncate(room);
+        self.try_append(&topic, record).await
+    }
+
+    async fn try_append(&self, topic: &str, record: Record) -> Result<(), AppendError> {
+        self.bus.append(topic, record).await?.await.map(|_| ())
     }
 }
 

@@ -119,14 +119,18 @@ impl Processor {
         let mut tick = tokio::time::interval(LAG_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut read_again = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = self.context.shutdown.requested() => break,
                 Some(report) = finished.recv() => work.finish(&report),
                 Some(committed) = work.commits.next(), if !work.commits.is_empty() => work.committed(committed)?,
-                _ = tick.tick() => self.measure_lag(&lag).await,
-                event = work.consumer.next() => match event {
+                _ = tick.tick() => {
+                    work.commit_all();
+                    self.measure_lag(&lag).await;
+                }
+                event = next(&mut *work.consumer, read_again) => match event {
                     Ok(event) => {
                         backoff.reset();
                         work.reading.clear();
@@ -134,7 +138,7 @@ impl Processor {
                     }
                     Err(error) if error.is_retryable() => {
                         work.reading.set(error.to_string());
-                        tokio::time::sleep(backoff.next(rand::random())).await;
+                        read_again = Instant::now() + backoff.next(rand::random());
                     }
                     Err(BusError::Closed) => break,
                     Err(error) => return Err(error),
@@ -279,17 +283,30 @@ impl Work {
     fn committed(&mut self, committed: Committed) -> Result<(), BusError> {
         let Committed { partition, epoch, offset, result } = committed;
         let Some(held) = self.held.get_mut(&partition).filter(|held| held.epoch == epoch) else { return Ok(()) };
-        held.committing = false;
         match result {
-            Ok(()) => held.committed = offset,
-            Err(error @ (BusError::Fatal { .. } | BusError::Backwards { .. } | BusError::Beyond { .. })) => {
-                return Err(error);
+            Ok(()) => {
+                held.committing = false;
+                held.committed = offset;
+                self.commit(&partition);
             }
-            // Fenced: whoever holds the partition now gets the batches again. Otherwise the next finished batch commits.
-            Err(error) => tracing::warn!(%partition, offset, %error, "a commit did not pass"),
+            // The next look commits again: what is finished stays finished.
+            Err(error) if error.is_retryable() => {
+                held.committing = false;
+                tracing::warn!(%partition, offset, %error, "a commit did not pass");
+            }
+            // Not ours any more: whoever holds the partition now gets the batches again. No further commit is tried.
+            Err(error @ (BusError::Fenced { .. } | BusError::Closed)) => {
+                tracing::info!(%partition, offset, %error, "a commit came too late");
+            }
+            Err(error) => return Err(error),
         }
-        self.commit(&partition);
         Ok(())
+    }
+
+    /// Asks again for every commit that did not pass.
+    fn commit_all(&mut self) {
+        let partitions: Vec<_> = self.held.keys().cloned().collect();
+        partitions.iter().for_each(|partition| self.commit(partition));
     }
 
     fn give_back(&mut self, partition: &TopicPartition) {
@@ -323,6 +340,12 @@ impl Work {
         self.lanes.shutdown().await;
         Ok(())
     }
+}
+
+/// The next event, asked for no earlier than `from`. Cancel safe.
+async fn next(consumer: &mut dyn Consumer, from: Instant) -> Result<Event, BusError> {
+    tokio::time::sleep_until(from).await;
+    consumer.next().await
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub(crate) enum MeshError {
 
 /// Both ends' TLS.
 pub(crate) struct Mesh {
+    directory: PathBuf,
+    authority: Authority,
+    wanted: Wanted,
     pub(crate) gateway: Arc<TlsSource>,
     pub(crate) agent: Arc<TlsSource>,
     /// What all identities of the mesh begin with, for policies: `spiffe://local/agent/*`.
@@ -42,22 +45,59 @@ impl Mesh {
     /// the address it listens on.
     pub(crate) fn open(directory: &Path, host: &str, listen: IpAddr, now: SystemTime) -> Result<Self, MeshError> {
         let authority = Authority::load_or_create(directory, MESH, now)?;
+        let wanted = Wanted::new(host, listen);
+        let (gateway, agent) = wanted.ensure(&authority, directory, now)?;
+        Ok(Self {
+            gateway: TlsSource::load(gateway)?,
+            agent: TlsSource::load(agent)?,
+            agents: format!("spiffe://{}/agent/*", authority.mesh()),
+            directory: directory.to_owned(),
+            authority,
+            wanted,
+        })
+    }
+
+    /// Renews certificates that are near their end, and takes in whatever has changed on disk. Blocks for a moment.
+    pub(crate) fn renew(&self, now: SystemTime) -> Result<(), MeshError> {
+        self.wanted.ensure(&self.authority, &self.directory, now)?;
+        self.gateway.reload()?;
+        self.agent.reload()?;
+        Ok(())
+    }
+}
+
+/// What both certificates must say.
+struct Wanted {
+    name: String,
+    dns: Vec<String>,
+    ips: Vec<IpAddr>,
+}
+
+impl Wanted {
+    fn new(host: &str, listen: IpAddr) -> Self {
         let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         if !listen.is_loopback() && !listen.is_unspecified() {
             ips.push(listen);
         }
         let dns = ["localhost", host].into_iter().filter(|name| is_host_name(name)).map(str::to_owned).collect();
-        let name = identity_name(host);
-        let validity = Validity::leaf(now);
+        Self { name: identity_name(host), dns, ips }
+    }
+
+    /// The files of the gateway's and the agent's certificate, issued anew where they are not good enough.
+    fn ensure(
+        &self,
+        authority: &Authority,
+        directory: &Path,
+        now: SystemTime,
+    ) -> Result<(TlsFiles, TlsFiles), MeshError> {
+        let (name, validity) = (self.name.clone(), Validity::leaf(now));
+        let (dns, ips) = (self.dns.clone(), self.ips.clone());
         let gateway = Request { role: Role::Gateway, name: name.clone(), dns, ips, validity };
         let agent = Request { role: Role::Agent, name, dns: Vec::new(), ips: Vec::new(), validity };
-        let gateway_files = ensure(&authority, directory, "gateway", &gateway, now)?;
-        let agent_files = ensure(&authority, directory, "agent", &agent, now)?;
-        Ok(Self {
-            gateway: TlsSource::load(gateway_files)?,
-            agent: TlsSource::load(agent_files)?,
-            agents: format!("spiffe://{}/agent/*", authority.mesh()),
-        })
+        Ok((
+            ensure(authority, directory, "gateway", &gateway, now)?,
+            ensure(authority, directory, "agent", &agent, now)?,
+        ))
     }
 }
 
@@ -86,11 +126,11 @@ fn ensure(
 fn is_good(files: &TlsFiles, request: &Request, now: SystemTime) -> bool {
     let Ok(source) = TlsSource::load(files.clone()) else { return false };
     let Ok(description) = describe(&files.cert, Some(&files.key), now) else { return false };
-    let has = |wanted: String| description.names.iter().any(|name| name.contains(&wanted));
+    let has = |wanted: String| description.names.contains(&wanted);
     source.expires_at().duration_since(now).is_ok_and(|left| left > RENEW_BEFORE)
         && source.identity().name() == request.name
-        && request.ips.iter().all(|ip| has(ip.to_string()))
-        && request.dns.iter().all(|name| has(name.clone()))
+        && request.ips.iter().all(|ip| has(format!("IP {ip}")))
+        && request.dns.iter().all(|name| has(format!("DNS {name}")))
 }
 
 /// A host name as the last part of an identity: what is not allowed there becomes `-`.
@@ -129,6 +169,31 @@ mod tests {
         let first = Mesh::open(directory.path(), "edge", LOOPBACK, long_ago).expect("made");
         let second = Mesh::open(directory.path(), "edge", LOOPBACK, now).expect("opened");
         assert!(second.agent.expires_at() > first.agent.expires_at());
+    }
+
+    #[test]
+    fn a_running_mesh_renews_and_takes_the_new_certificates_in() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let now = SystemTime::now();
+        let mesh = Mesh::open(directory.path(), "edge", LOOPBACK, now).expect("made");
+        let (before, generation) = (mesh.agent.expires_at(), mesh.agent.generation());
+        mesh.renew(now + Duration::from_secs(24 * 60 * 60)).expect("nothing to do");
+        assert_eq!(mesh.agent.expires_at(), before);
+        mesh.renew(now + Duration::from_secs(70 * 24 * 60 * 60)).expect_err("not valid yet by the machine's clock");
+        assert_eq!(mesh.agent.expires_at(), before, "a failed reload keeps what it has");
+        assert!(mesh.agent.generation() >= generation);
+    }
+
+    #[test]
+    fn an_address_that_another_begins_with_is_another() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let now = SystemTime::now();
+        let longer: IpAddr = "192.0.2.77".parse().expect("address");
+        let shorter: IpAddr = "192.0.2.7".parse().expect("address");
+        Mesh::open(directory.path(), "edge", longer, now).expect("made");
+        let mesh = Mesh::open(directory.path(), "edge", shorter, now).expect("opened");
+        let description = describe(&mesh.gateway.files().cert, None, now).expect("described");
+        assert!(description.names.contains(&"IP 192.0.2.7".to_owned()), "{:?}", description.names);
     }
 
     #[test]

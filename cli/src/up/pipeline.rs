@@ -37,8 +37,8 @@ use crate::settings::Settings;
 /// The tenant of everything that `up` takes in.
 const TENANT: &str = "default";
 
-/// How long the last push of metrics may hold the process up.
-const TELEMETRY_GRACE: Duration = Duration::from_secs(1);
+/// How often retention and certificates are looked after.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// What all parts share.
 struct Common {
@@ -87,11 +87,11 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
     };
     let grace = settings.up.shutdown_grace;
     let mut stages = Stages::default();
-    let stores = Stores::open(&settings, &data, &common).await?;
+    let stores = Stores::open(&settings, &data).await?;
+    start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
     if demo {
         start_demo(&mut stages, &data)?;
     }
-    start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
     addresses.write(data.path()).context("cannot write addresses.json")?;
     let ended = tokio::select! {
         () = shutdown.requested() => None,
@@ -100,9 +100,9 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
     };
     tracing::info!(grace = ?grace, "stopping");
     Addresses::remove(data.path());
-    let exit = stages.stop(grace.mul_f64(0.8)).await;
-    stores.close(grace.mul_f64(0.15)).await;
-    tokio::task::spawn_blocking(move || common.telemetry.shutdown(TELEMETRY_GRACE)).await?;
+    let exit = stages.stop(grace.mul_f64(0.6)).await;
+    stores.close(grace.mul_f64(0.1)).await;
+    tokio::task::spawn_blocking(move || common.telemetry.shutdown(grace.mul_f64(0.1))).await?;
     match (ended, exit?) {
         (Some(name), _) => anyhow::bail!("the {name} ended by itself; the log says why"),
         (None, exit) => Ok(exit),
@@ -139,7 +139,7 @@ struct Stores {
 }
 
 impl Stores {
-    async fn open(settings: &Settings, data: &DataDirectory, common: &Common) -> anyhow::Result<Self> {
+    async fn open(settings: &Settings, data: &DataDirectory) -> anyhow::Result<Self> {
         let shares = Shares::of(settings.up.memory);
         let dead_letters = format!("{}.*", dead_letter::TOPIC);
         let directory = data.path().join("bus");
@@ -147,6 +147,8 @@ impl Stores {
         let options = LocalOptions {
             partitions: settings.bus.partitions,
             backlog_bytes_max: settings.bus.backlog_bytes_max,
+            // A dead letter bears its record, its origin and its reason.
+            record_bytes_max: 4 << 20,
             queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
             groups: vec![
                 (settings.processor.group.clone(), settings.processor.subscription().topics),
@@ -165,7 +167,6 @@ impl Stores {
             ..EmbeddedConfig::new(data.path().join("index"))
         };
         let index = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(config)).await??);
-        common.watch(&index);
         Ok(Self { bus: Arc::new(bus), index, fresh })
     }
 
@@ -178,21 +179,28 @@ impl Stores {
     }
 }
 
-impl Common {
-    /// Puts the index into readiness and status.
-    fn watch(&self, index: &Arc<Embedded>) {
-        let condition = self.health.condition("index");
-        let mut state = index.state();
-        let shown = state.clone();
-        self.status.register("index", Arc::new(move || serde_json::to_value(&*shown.borrow()).unwrap_or_default()));
-        tokio::spawn(async move {
-            loop {
-                show(&condition, &state.borrow_and_update());
-                if state.changed().await.is_err() {
-                    return;
+/// What is done now and then while the parts work: shows how the index is, drops its old days, renews certificates.
+async fn upkeep(index: Arc<Embedded>, mesh: Arc<Mesh>, context: Context) -> anyhow::Result<Exit> {
+    let condition = context.health.condition("index");
+    let certificates = context.health.condition("certificates");
+    let mut state = index.state();
+    let shown = state.clone();
+    context.status.register("index", Arc::new(move || serde_json::to_value(&*shown.borrow()).unwrap_or_default()));
+    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        show(&condition, &state.borrow_and_update());
+        tokio::select! {
+            () = context.shutdown.requested() => return Ok(Exit::Clean),
+            changed = state.changed() => changed.context("its writing thread has ended; the log says why")?,
+            _ = tick.tick() => {
+                index.enforce_retention(SystemTime::now()).await;
+                let mesh = Arc::clone(&mesh);
+                match tokio::task::spawn_blocking(move || mesh.renew(SystemTime::now())).await? {
+                    Ok(()) => certificates.clear(),
+                    Err(error) => certificates.warn(format!("certificates were not renewed: {error}")),
                 }
             }
-        });
+        }
     }
 }
 
@@ -269,6 +277,9 @@ fn start_parts(
     let memory_bytes = usize::try_from(shares.processor).unwrap_or(usize::MAX);
     let processor = logmesh_processor::Config { memory_bytes, ..settings.processor };
     start_processor(stages, common, processor, stores, index);
+    let shutdown = Shutdown::new();
+    let context = common.context(&shutdown);
+    stages.start("upkeep", shutdown, upkeep(Arc::clone(&stores.index), Arc::new(mesh), context));
 
     let admin = Admin {
         health: common.health.clone(),

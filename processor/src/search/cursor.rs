@@ -5,8 +5,8 @@
 //! sequence of pages yields no hit twice and misses none while indexing goes on. (A document replaced in between
 //! counts as written later.)
 //!
-//! Format: base64url of version (1 byte), order (1 byte), six numbers of 8 bytes each, little endian (time and sequence
-//! of the last hit, sequence bound, from, to, XXH3-64 of the query), and their XXH3-64.
+//! Format: base64url of version (1 byte), order (1 byte), seven numbers of 8 bytes each, little endian (time and sequence
+//! of the last hit, sequence bounds, from, to, XXH3-64 of the query), and their XXH3-64.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::run::{Order, Rank, Window};
 
 const VERSION: u8 = 1;
-const BYTES: usize = 2 + 6 * 8 + 8;
+const BYTES: usize = 2 + 7 * 8 + 8;
 
 /// Where a page ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl Cursor {
         for number in [
             self.last.time as u64,
             self.last.sequence,
+            window.since,
             window.sequence_end,
             window.from as u64,
             window.to as u64,
@@ -66,8 +67,9 @@ impl Cursor {
         }
         let order = if bytes[1] == 1 { Order::NewestFirst } else { Order::OldestFirst };
         let last = Rank { time: number(2) as i64, sequence: number(10) };
-        let window = Window { sequence_end: number(18), from: number(26) as i64, to: number(34) as i64 };
-        Some(Self { order, last, window, query: number(42) })
+        let (from, to) = (number(34) as i64, number(42) as i64);
+        let window = Window { since: number(18), sequence_end: number(26), from, to };
+        Some(Self { order, last, window, query: number(50) })
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_and_any_other_text_is_refused() {
-        let window = Window { from: -5, to: i64::MAX, sequence_end: 99 };
+        let window = Window { from: -5, to: i64::MAX, since: 3, sequence_end: 99 };
         let cursor = Cursor::new(Order::NewestFirst, Rank { time: -1, sequence: 7 }, window, "level:error");
         let text = cursor.encode();
         assert_eq!(Cursor::decode(&text), Some(cursor));

@@ -65,11 +65,12 @@ type Parameters = Result<Query<BTreeMap<String, String>>, QueryRejection>;
 async fn search(State(desk): State<Desk>, parameters: Parameters) -> Response {
     let began = Instant::now();
     answer(async {
-        let mut parameters = read(parameters, &["q", "from", "to", "limit", "sort", "cursor"])?;
+        let mut parameters = read(parameters, &["q", "from", "to", "since", "limit", "sort", "cursor"])?;
         let limit = limit(parameters.remove("limit"))?;
         let order = order(parameters.remove("sort").as_deref())?;
         let cursor = parameters.remove("cursor").filter(|cursor| !cursor.is_empty());
-        let question = question(parameters);
+        let since = since(parameters.remove("since"))?;
+        let question = Question { since, ..question(parameters) };
         let permit = turn(&desk.searches).await?;
         let (page, next) = blocking(permit, move || {
             Prepared::new(&desk.index, question, SystemTime::now())?.page(order, limit, cursor.as_deref())
@@ -159,7 +160,7 @@ fn page_response(page: &Page, next: Option<&str>, took: Duration) -> Response {
     }
     // A cursor is base64: nothing in it needs escaping.
     let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
-    out.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
+    out.extend_from_slice(format!("],\"next\":{next},\"revision\":{}}}", page.revision).as_bytes());
     ([(header::CONTENT_TYPE, "application/json")], Bytes::from(out)).into_response()
 }
 
@@ -179,7 +180,13 @@ fn question(mut parameters: BTreeMap<String, String>) -> Question {
         query: parameters.remove("q").unwrap_or_default(),
         from: parameters.remove("from"),
         to: parameters.remove("to"),
+        since: 0,
     }
+}
+
+fn since(text: Option<String>) -> Result<u64, Fault> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(0) };
+    text.parse().map_err(|_| Fault::Parameter(format!("`since` is the `revision` of an earlier answer, not `{text}`")))
 }
 
 fn limit(text: Option<String>) -> Result<usize, Fault> {

@@ -53,6 +53,8 @@ pub struct Question {
     pub from: Option<String>,
     /// `@timestamp` that is too great, as people write it; `None`: none is.
     pub to: Option<String>,
+    /// Only what became searchable after the answer that bore this `revision`; 0: everything.
+    pub since: u64,
 }
 
 /// A question that cannot be asked so.
@@ -91,7 +93,7 @@ impl Prepared {
         };
         let from = moment("from", &question.from, i64::MIN)?;
         let to = moment("to", &question.to, i64::MAX)?;
-        let window = Window { from, to, sequence_end: view.next_sequence };
+        let window = Window { from, to, since: question.since, sequence_end: view.next_sequence };
         Ok(Self { view, text: question.query, query, window })
     }
 

@@ -56,19 +56,24 @@ pub(crate) struct Window {
     pub(crate) from: i64,
     /// `@timestamp` that is too great; `i64::MAX` excludes nothing.
     pub(crate) to: i64,
+    /// Least sequence number.
+    pub(crate) since: u64,
     /// Sequence number that is too great.
     pub(crate) sequence_end: u64,
 }
 
 impl Window {
     fn holds(&self, rank: Rank) -> bool {
-        rank.time >= self.from && (rank.time < self.to || self.to == i64::MAX) && rank.sequence < self.sequence_end
+        rank.time >= self.from
+            && (rank.time < self.to || self.to == i64::MAX)
+            && (self.since..self.sequence_end).contains(&rank.sequence)
     }
 
     /// Whether no, or every, document between two ranks is inside.
     fn holds_all(&self, least: Rank, greatest: Rank) -> Option<bool> {
         let none = greatest.time < self.from
             || (least.time >= self.to && self.to != i64::MAX)
+            || greatest.sequence < self.since
             || least.sequence >= self.sequence_end;
         match (none, self.holds(least) && self.holds(greatest)) {
             (true, _) => Some(false),
@@ -101,6 +106,8 @@ pub(crate) struct Page {
     pub(crate) hits: Vec<Bytes>,
     /// Rank of the last hit, if more follow.
     pub(crate) next: Option<Rank>,
+    /// What a later search gives as `since` to find exactly what became searchable after this one.
+    pub(crate) revision: u64,
 }
 
 /// A search, ready to run.
@@ -178,7 +185,8 @@ impl Search<'_> {
     }
 
     fn fetch(&self, order: Order, total: u64, behind: u64, best: BinaryHeap<Kept>) -> Result<Page, SearchError> {
-        let mut page = Page { total, hits: Vec::with_capacity(best.len()), next: None };
+        let mut page =
+            Page { total, hits: Vec::with_capacity(best.len()), next: None, revision: self.window.sequence_end };
         let (mut bytes, mut last) = (0, None);
         for Reverse((key, day, ord, doc)) in best.into_sorted_vec() {
             self.check_deadline()?;
