@@ -32,7 +32,7 @@ enum Damage {
 
 /// What became of a process whose files were spoilt.
 enum Outcome {
-    Serves(Up),
+    Serves(Box<Up>),
     Ended(String),
 }
 
@@ -125,7 +125,7 @@ async fn outcome(scene: &Scene) -> Result<Outcome> {
     })
     .await
     .with_context(|| up.stderr())?;
-    Ok(if served { Outcome::Serves(up) } else { Outcome::Ended(up.stderr()) })
+    Ok(if served { Outcome::Serves(Box::new(up)) } else { Outcome::Ended(up.stderr()) })
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

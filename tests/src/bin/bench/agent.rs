@@ -4,15 +4,16 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use logmesh_agent::{Agent, Config};
+use logmesh_agent::{Agent, Config, FilesConfig, tail_once};
 use logmesh_certs::{Role, TlsSource};
+use logmesh_proto::v1;
 use logmesh_runtime::Context;
 use logmesh_runtime::config::Root;
 use logmesh_runtime::shutdown::Exit;
 use logmesh_tests::binary;
 use logmesh_tests::process::Process;
 
-use crate::clock::own_cpu;
+use crate::clock::{measured, own_cpu};
 use crate::corpus::Corpus;
 use crate::gateway::{NullGateway, Pki};
 use crate::limits::Limits;
@@ -25,8 +26,16 @@ const FLOOR: f64 = 200e6;
 /// Longest time for the whole log.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Measures with each codec and prints the rows.
+/// Floor of tailing alone, in raw bytes per core second.
+const TAIL_FLOOR: f64 = 1e9;
+
+/// Measures tailing alone, then each codec, and prints the rows.
 pub(crate) fn measure(corpus: &Corpus, pki: &Pki, limits: &Limits) -> Result<()> {
+    let cost = tail(corpus)?;
+    let mut row = cost.row("agent: tail to batches, to nowhere");
+    row.of_limit = Some((cost.bytes_per_core() / limits.scan, "reading and finding lines"));
+    row.floor = Some(("1 GB/s per core", cost.bytes_per_core() >= TAIL_FLOOR));
+    row.print();
     let cost = deliver(corpus, pki, "zstd")?;
     let mut row = cost.row("agent: tail, zstd, mTLS, acknowledged");
     row.of_limit = Some((cost.bytes_per_core() / limits.zstd, "zstd alone"));
@@ -72,6 +81,17 @@ pub(crate) fn at_rest(corpus: &Corpus, pki: &Pki) -> Result<()> {
         row.print();
     }
     Ok(())
+}
+
+/// Reads, cuts, notes the cuts and builds batches, without compression; nobody takes them.
+fn tail(corpus: &Corpus) -> Result<Cost> {
+    let include = vec![corpus.path().to_str().context("a path that is not UTF-8")?.to_owned()];
+    let files = vec![FilesConfig { include, ..FilesConfig::default() }];
+    let data_dir = corpus.scratch("tail")?;
+    let config = Config { data_dir, codec: v1::Codec::None, files, fresh: true, ..Config::default() };
+    let (tally, cpu, wall) = measured(|| Ok(tail_once(&config, |parcel| drop(std::hint::black_box(parcel)))?))?;
+    ensure!(tally.read_bytes == corpus.bytes, "{} of {} bytes were read", tally.read_bytes, corpus.bytes);
+    Ok(Cost { bytes: corpus.bytes, lines: corpus.lines, cpu, wall })
 }
 
 fn deliver(corpus: &Corpus, pki: &Pki, codec: &str) -> Result<Cost> {
