@@ -24,6 +24,9 @@ pub(super) struct Log {
     /// An append failed half way: what follows would not be found again.
     broken: bool,
     buffer: Vec<u8>,
+    /// Writes fail half way, as on a full disk.
+    #[cfg(test)]
+    pub(super) full: bool,
 }
 
 impl Log {
@@ -33,7 +36,16 @@ impl Log {
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&boot);
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
-        let mut log = Self { number, bytes: 0, file, unsynced: true, broken: false, buffer: Vec::with_capacity(4096) };
+        let mut log = Self {
+            number,
+            bytes: 0,
+            file,
+            unsynced: true,
+            broken: false,
+            buffer: Vec::with_capacity(4096),
+            #[cfg(test)]
+            full: false,
+        };
         log.file.write_all(&header)?;
         log.bytes = header.len() as u64;
         Ok(log)
@@ -53,15 +65,27 @@ impl Log {
             put_entry(&mut self.buffer, fact);
         }
         self.unsynced = true;
-        let written = self.file.write_all(&self.buffer);
+        let written = self.write_buffer();
         self.broken |= written.is_err();
         self.bytes += self.buffer.len() as u64;
         written
     }
 
+    fn write_buffer(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.full {
+            self.file.write_all(&self.buffer[..self.buffer.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_all(&self.buffer)
+    }
+
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.unsynced {
-            self.file.sync_data()?;
+            let synced = self.file.sync_data();
+            // What the system could not write it may have dropped, and would not say so a second time.
+            self.broken |= synced.is_err();
+            synced?;
             self.unsynced = false;
         }
         Ok(())

@@ -25,8 +25,8 @@
 //!   happened ([`Trust::PowerCut`]); cuts that were sent may be unknown, so generations are marked `resend`.
 //! - Checkpoint damaged: the previous one and all logs since give the same facts, only older. Both damaged, or no state
 //!   at all: [`Trust::Lost`].
-//! - Disk full: an append fails, the batch leaves all the same (a kill may then cut it differently: twice, never lost);
-//!   the next checkpoint begins a new log. Acknowledged progress on disk is never touched by a failing write.
+//! - Disk full: an append fails, and nothing new is cut until a checkpoint has begun a new log: a batch never leaves
+//!   without its cut on disk. Acknowledged progress on disk is never touched by a failing write.
 
 mod codec;
 mod log;

@@ -29,6 +29,9 @@ pub struct Store {
     /// Whether a checkpoint of this run is on disk; the first one begins a log.
     begun: bool,
     _lock: File,
+    /// See [`Store::set_full`].
+    #[cfg(test)]
+    full: bool,
 }
 
 struct Checkpoint {
@@ -55,8 +58,24 @@ impl Store {
         let recovered = recover(directory, checkpoint, &numbers, boot, notes);
         let number = numbers.last().map_or(1, |last| last + 1);
         let log = Log::create(directory, number, boot).map_err(failed("write a cut log in"))?;
-        let store = Self { directory: directory.into(), boot, log, checkpoint_log, begun: false, _lock: lock };
+        let store = Self {
+            directory: directory.into(),
+            boot,
+            log,
+            checkpoint_log,
+            begun: false,
+            _lock: lock,
+            #[cfg(test)]
+            full: false,
+        };
         Ok((store, recovered))
+    }
+
+    /// Has every write fail, as on a full disk, until there is room again.
+    #[cfg(test)]
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
+        self.log.full = full;
     }
 
     /// Appends facts to the cut log with one write(2).
@@ -80,6 +99,10 @@ impl Store {
     /// # Errors
     /// The operating system's; the checkpoint on disk is then still the one before.
     pub fn checkpoint(&mut self, generations: &[Remembered], clean: bool) -> io::Result<()> {
+        #[cfg(test)]
+        if self.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let rotate = !self.begun || self.log.is_broken() || self.log.bytes > LOG_BYTES_MAX;
         if rotate {
             self.begin_log(generations)?;

@@ -15,18 +15,20 @@ impl<F: Filesystem> Tailer<F> {
     /// Appends to the cut log; a failure is noted and cured by a later checkpoint. Returns whether it worked.
     pub(super) fn append(&mut self, facts: &[Fact]) -> bool {
         let written = self.store.append(facts);
+        self.checkpoint.log_broken |= written.is_err();
         self.note_state(written.map_err(|error| format!("cannot write the cut log: {error}")))
     }
 
     pub(super) fn sync(&mut self) -> bool {
         let synced = self.store.sync();
+        self.checkpoint.log_broken |= synced.is_err();
         self.note_state(synced.map_err(|error| format!("cannot sync the cut log: {error}")))
     }
 
     fn note_state(&mut self, outcome: Result<(), String>) -> bool {
         let Err(failure) = outcome else { return true };
         if self.checkpoint.failure.is_none() {
-            tracing::warn!(%failure, "the state cannot be written; reading goes on, and it is tried again");
+            tracing::warn!(%failure, "the state cannot be written; it is tried again");
         }
         self.checkpoint.failure = Some(failure);
         self.checkpoint.dirty = true;
@@ -37,6 +39,12 @@ impl<F: Filesystem> Tailer<F> {
     #[must_use]
     pub fn state_failure(&self) -> Option<&str> {
         self.checkpoint.failure.as_deref()
+    }
+
+    /// Whether nothing new is read, since no cut could be logged.
+    #[must_use]
+    pub fn is_held_by_state(&self) -> bool {
+        self.checkpoint.log_broken
     }
 
     pub(super) fn checkpoint_when_due(&mut self, now: Now) {
@@ -66,6 +74,7 @@ impl<F: Filesystem> Tailer<F> {
             tracing::info!("the state can be written again");
         }
         self.checkpoint.dirty = false;
+        self.checkpoint.log_broken = false;
         for source in self.sources.values_mut() {
             source.logged |= source.stream_id.is_some();
             source.durable = source.logged;

@@ -185,6 +185,8 @@ struct Checkpointing {
     next: Duration,
     done_at: Duration,
     failure: Option<String>,
+    /// Whether the cut log takes nothing until a checkpoint has begun a new one: nothing new is cut.
+    log_broken: bool,
     day: u64,
 }
 

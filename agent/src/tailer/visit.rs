@@ -70,6 +70,10 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get(&number) else { return };
         let outcome = match source.progress.to_build() {
             Some(record) => self.build_again(number, record, now),
+            None if self.checkpoint.log_broken => {
+                self.pause(number, now);
+                Ok(())
+            }
             None => self.read_new(number, now),
         };
         if let Err(error) = outcome {
@@ -228,7 +232,8 @@ impl<F: Filesystem> Tailer<F> {
         true
     }
 
-    /// Logs a cut before its batch leaves. Only a generation whose id cannot be found again waits for the disk.
+    /// Logs a cut before its batch leaves, and says whether it may. A generation whose id cannot be found again waits for
+    /// the disk besides, as does the first batch of a day.
     fn log_cut(&mut self, number: StreamNumber, record: CutRecord) -> bool {
         let Some(source) = self.sources.get(&number) else { return false };
         let (Some(generation), logged) = (source.record(), source.logged) else { return false };
@@ -244,7 +249,7 @@ impl<F: Filesystem> Tailer<F> {
             source.logged |= written;
             source.durable |= must_be_durable && synced;
         }
-        synced || !must_be_durable
+        synced
     }
 
     fn pause(&mut self, number: StreamNumber, now: Now) {
@@ -323,7 +328,7 @@ impl<F: Filesystem> Tailer<F> {
         recut(&self.block, Flags::from_bits(record.flags), &mut self.records);
         let Some(parcel) = self.seal(number, &record) else { return Ok(()) };
         if parcel.encoded > limit && self.records.len() > 1 {
-            self.split(number, &record);
+            self.split(number, &record, now);
             return Ok(());
         }
         let Some(source) = self.sources.get_mut(&number) else { return Ok(()) };
@@ -334,7 +339,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Halves a cut that is too large for its lane, between records.
-    fn split(&mut self, number: StreamNumber, record: &CutRecord) {
+    fn split(&mut self, number: StreamNumber, record: &CutRecord, now: Now) {
         let limits = CutLimits {
             batch_bytes_max: usize::MAX / 2,
             batch_records_max: self.records.len() / 2,
@@ -358,10 +363,12 @@ impl<F: Filesystem> Tailer<F> {
             hash: range_hash(&self.block[half..]),
             ..*record
         };
-        let Some(source) = self.sources.get_mut(&number) else { return };
-        source.progress.replace(record.first, &[first, second]);
-        if let Some(stream_id) = source.stream_id {
-            self.append(&[Fact::Cut(stream_id, first), Fact::Cut(stream_id, second)]);
+        let Some(stream_id) = self.sources.get(&number).and_then(|source| source.stream_id) else { return };
+        if !self.append(&[Fact::Cut(stream_id, first), Fact::Cut(stream_id, second)]) {
+            return self.pause(number, now);
+        }
+        if let Some(source) = self.sources.get_mut(&number) {
+            source.progress.replace(record.first, &[first, second]);
         }
     }
 }

@@ -78,6 +78,11 @@ impl Rig {
         self.answer(Answer::Opened { credit: 1 << 20, encoded_bytes_max: 640 * 1024, records_max: 10_000 });
     }
 
+    /// Has everything that is written to the state directory fail, or no more.
+    pub(super) fn set_disk_full(&mut self, full: bool) {
+        self.tailer.as_mut().unwrap().store.set_full(full);
+    }
+
     /// SIGKILL: what is in memory is gone, what was written stays.
     pub(super) fn kill(&mut self) {
         self.tailer = None;

@@ -400,3 +400,44 @@ fn one_busy_file_does_not_starve_the_others() {
     assert_eq!(small, 50);
     assert!(rig.kept.len() < 250_000);
 }
+
+#[test]
+fn no_batch_leaves_without_its_cut_and_all_are_delivered_once_there_is_room() {
+    for killed in [false, true] {
+        let mut rig = Rig::new();
+        rig.files.append("/logs/a.log", lines("a", 0..50).as_bytes());
+        rig.run(2 * SECOND);
+        rig.set_disk_full(true);
+        rig.files.append("/logs/a.log", lines("a", 50..100).as_bytes());
+        rig.files.append("/logs/b.log", lines("b", 0..50).as_bytes());
+        rig.run_unanswered(5 * SECOND);
+        assert!(rig.waiting.is_empty(), "{} batches left without their cuts", rig.waiting.len());
+        let tailer = rig.tailer.as_ref().unwrap();
+        assert!(tailer.state_failure().is_some() && tailer.is_held_by_state());
+        if killed {
+            rig.kill();
+            rig.start();
+        }
+        rig.set_disk_full(false);
+        rig.run(5 * SECOND);
+        assert_eq!(rig.bodies(), bodies(&[("a", 0..100), ("b", 0..50)]));
+        assert_eq!((rig.deliveries, rig.streams(), rig.lost_bytes()), (150, 2, 0), "killed: {killed}");
+        assert!(rig.tailer.as_ref().unwrap().state_failure().is_none());
+    }
+}
+
+#[test]
+fn a_refused_batch_is_not_split_before_both_halves_are_in_the_cut_log() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", lines("a", 0..10).as_bytes());
+    rig.run_unanswered(SECOND);
+    rig.set_disk_full(true);
+    let parcel = rig.waiting.remove(0);
+    let limit = parcel.encoded / 2;
+    rig.give_back(parcel, Returned::TooLarge { limit });
+    rig.run_unanswered(5 * SECOND);
+    assert!(rig.waiting.is_empty(), "{} halves left without their cuts", rig.waiting.len());
+    rig.set_disk_full(false);
+    rig.run(5 * SECOND);
+    assert_eq!((rig.bodies(), rig.deliveries), (bodies(&[("a", 0..10)]), 10));
+}
