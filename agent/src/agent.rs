@@ -165,7 +165,7 @@ impl<C: Clock> Agent<C> {
             watcher,
             shown,
             conditions,
-            backlog: Vec::new(),
+            backlog: std::collections::VecDeque::new(),
         };
         let settled = tail(driver, &context, &mailbox, config.shutdown_grace.mul_f64(0.8)).await;
         finish.cancel();

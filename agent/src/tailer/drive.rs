@@ -1,6 +1,7 @@
 //! The thread under the tailer: mail in, a turn, batches out.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -75,7 +76,7 @@ pub struct Driver<F: Filesystem, C: Clock> {
     /// How it is.
     pub conditions: Conditions,
     /// Where resends come from that exceed the capacity for a moment.
-    pub backlog: Vec<Parcel>,
+    pub backlog: VecDeque<Parcel>,
 }
 
 impl<F: Filesystem, C: Clock> Driver<F, C> {
@@ -110,19 +111,16 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             tracing::info!("hints about files were lost; everything is looked at");
             self.tailer.walk_soon(now);
         }
-        let mut parcels = std::mem::take(&mut self.backlog);
+        let mut parcels = Vec::new();
         let wake = self.tailer.turn(now, mail.hints, &mut parcels);
-        self.ship(parcels);
+        self.backlog.extend(parcels);
+        self.ship();
         self.watch(now);
         wake
     }
 
-    fn ship(&mut self, parcels: Vec<Parcel>) {
-        for parcel in parcels {
-            if let Err(mpsc::error::TrySendError::Full(parcel)) = self.parcels.try_send(parcel) {
-                self.backlog.push(parcel);
-            }
-        }
+    fn ship(&mut self) {
+        ship_in_order(&mut self.backlog, |parcel| self.parcels.try_send(parcel));
     }
 
     /// Watches the directories that the walk came through.
@@ -144,6 +142,9 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
     fn show(&mut self, now: Now) {
         self.shown.store(self.tailer.snapshot(now, FILES_SHOWN_MAX));
         match self.tailer.state_failure() {
+            Some(failure) if self.tailer.is_held_by_state() => self.conditions.state.set(format!(
+                "{failure}; nothing new is read until it can be written: make room in the data directory"
+            )),
             Some(failure) => self.conditions.state.warn(format!("{failure}; progress is not kept over a restart")),
             None => self.conditions.state.clear(),
         }
@@ -155,6 +156,21 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
                 path.display()
             )),
             None => self.conditions.files.clear(),
+        }
+    }
+}
+
+/// Ships from the front until there is no room: a later batch never overtakes one that has to wait.
+fn ship_in_order(
+    backlog: &mut VecDeque<Parcel>,
+    mut send: impl FnMut(Parcel) -> Result<(), mpsc::error::TrySendError<Parcel>>,
+) {
+    while let Some(parcel) = backlog.pop_front() {
+        match send(parcel) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(parcel)) => return backlog.push_front(parcel),
+            // The shipper has ended, and the agent ends with it; what is not acknowledged is sent by the next run.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
     }
 }
@@ -188,17 +204,50 @@ impl<F: Filesystem, C: Clock> Stopped<F, C> {
     /// checkpoint. Returns whether everything was acknowledged.
     pub fn settle(mut self, patience: Duration, hurry: &dyn Fn() -> bool) -> bool {
         let deadline = self.driver.clock.now().mono + patience;
-        let backlog = std::mem::take(&mut self.driver.backlog);
-        self.driver.ship(backlog);
+        self.driver.ship();
         while !self.driver.tailer.is_settled() && self.driver.clock.now().mono < deadline && !hurry() {
             // The wish to stop is no news: it would end every wait at once.
             let mail = self.driver.mailbox.take_answers(SHOW / 10);
             let now = self.driver.clock.now();
             mail.into_iter().for_each(|answer| self.driver.tailer.handle(answer, now));
+            self.driver.ship();
         }
         let settled = self.driver.tailer.stop();
         let now = self.driver.clock.now();
         self.driver.show(now);
         settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logmesh_proto::v1;
+    use tokio::sync::mpsc::error::TrySendError;
+
+    use super::*;
+    use crate::parcel::StreamNumber;
+
+    fn parcel(first_offset: u64) -> Parcel {
+        let batch = v1::Batch { first_offset, ..v1::Batch::default() };
+        Parcel { stream: StreamNumber(1), batch, info: Arc::default(), encoded: 1 }
+    }
+
+    #[test]
+    fn a_batch_that_finds_no_room_is_not_overtaken() {
+        let mut backlog: VecDeque<Parcel> = (0..5).map(parcel).collect();
+        let mut sent = Vec::new();
+        let mut calls = 0;
+        while !backlog.is_empty() {
+            ship_in_order(&mut backlog, |parcel| {
+                calls += 1;
+                // Room comes and goes between two calls.
+                if calls % 3 == 2 {
+                    return Err(TrySendError::Full(parcel));
+                }
+                sent.push(parcel.batch.first_offset);
+                Ok(())
+            });
+        }
+        assert_eq!(sent, [0, 1, 2, 3, 4]);
     }
 }
