@@ -8,7 +8,7 @@ use std::{
 };
 
 use logmesh_runtime::health::Condition;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{Snapshot, Tailer};
 use crate::{
@@ -120,7 +120,11 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
     }
 
     fn ship(&mut self) {
-        ship_in_order(&mut self.backlog, |parcel| self.parcels.try_send(parcel));
+        ship_in_order(&mut self.backlog, |parcel| match self.parcels.try_send(parcel) {
+            Err(TrySendError::Full(parcel)) => Some(parcel),
+            // Without a shipper the agent ends; what is not acknowledged is sent by the next run.
+            Ok(()) | Err(TrySendError::Closed(_)) => None,
+        });
     }
 
     /// Watches the directories that the walk came through.
@@ -160,17 +164,12 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
     }
 }
 
-/// Ships from the front until there is no room: a later batch never overtakes one that has to wait.
-fn ship_in_order(
-    backlog: &mut VecDeque<Parcel>,
-    mut send: impl FnMut(Parcel) -> Result<(), mpsc::error::TrySendError<Parcel>>,
-) {
+/// Ships from the front until there is no room: a later batch never overtakes one that has to wait. `send` gives back
+/// what it has no room for.
+fn ship_in_order(backlog: &mut VecDeque<Parcel>, mut send: impl FnMut(Parcel) -> Option<Parcel>) {
     while let Some(parcel) = backlog.pop_front() {
-        match send(parcel) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(parcel)) => return backlog.push_front(parcel),
-            // The shipper has ended, and the agent ends with it; what is not acknowledged is sent by the next run.
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        if let Some(parcel) = send(parcel) {
+            return backlog.push_front(parcel);
         }
     }
 }
@@ -222,7 +221,6 @@ impl<F: Filesystem, C: Clock> Stopped<F, C> {
 #[cfg(test)]
 mod tests {
     use logmesh_proto::v1;
-    use tokio::sync::mpsc::error::TrySendError;
 
     use super::*;
     use crate::parcel::StreamNumber;
@@ -242,10 +240,10 @@ mod tests {
                 calls += 1;
                 // Room comes and goes between two calls.
                 if calls % 3 == 2 {
-                    return Err(TrySendError::Full(parcel));
+                    return Some(parcel);
                 }
                 sent.push(parcel.batch.first_offset);
-                Ok(())
+                None
             });
         }
         assert_eq!(sent, [0, 1, 2, 3, 4]);
