@@ -1,6 +1,7 @@
 //! The agent as a whole: the tailer's thread, the shipper's task, and leaving in order.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,7 +11,10 @@ use logmesh_proto::{SealError, v1};
 use logmesh_runtime::{Context, shutdown::Exit};
 use serde_json::json;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -155,7 +159,7 @@ impl<C: Clock> Agent<C> {
             link,
         );
         let finish = CancellationToken::new();
-        let shipping = tokio::spawn(shipper.run(finish.clone()));
+        let mut shipping = tokio::spawn(shipper.run(finish.clone()));
         let (watcher, conditions) = watch(&context, &mailbox);
         let driver = Driver {
             tailer,
@@ -167,31 +171,54 @@ impl<C: Clock> Agent<C> {
             conditions,
             backlog: std::collections::VecDeque::new(),
         };
-        let settled = tail(driver, &context, &mailbox, config.shutdown_grace.mul_f64(0.8)).await;
+        let grace = config.shutdown_grace.mul_f64(0.8);
+        let settled = tail(driver, &context, &mailbox, grace, &mut shipping).await;
         finish.cancel();
-        // It says goodbye within two seconds.
-        let _ = shipping.await;
         match settled {
-            Some(true) => Exit::Clean,
-            Some(false) => Exit::Unacknowledged,
-            None => Exit::Failed,
+            Tailed::ShipperEnded => return Exit::Failed,
+            Tailed::Settled | Tailed::Unsettled | Tailed::Broken => {}
+        }
+        // It says goodbye within two seconds.
+        if let Err(error) = shipping.await {
+            tracing::error!(%error, "the shipper's task failed while it said goodbye");
+        }
+        match settled {
+            Tailed::Settled => Exit::Clean,
+            Tailed::Unsettled => Exit::Unacknowledged,
+            Tailed::Broken | Tailed::ShipperEnded => Exit::Failed,
         }
     }
 }
 
-/// Runs the tailer on a thread of its own until shutdown is requested. Returns whether everything read was acknowledged;
-/// `None` if the thread ended otherwise.
+/// How tailing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tailed {
+    /// Everything read was acknowledged.
+    Settled,
+    /// Something was not.
+    Unsettled,
+    /// The thread never began, or panicked.
+    Broken,
+    /// There was nobody left to ship to.
+    ShipperEnded,
+}
+
+/// Runs the tailer on a thread of its own until shutdown is requested, or the shipper's task is at its end: without it
+/// files would be read and nothing would leave.
 async fn tail<C: Clock>(
     mut driver: Driver<OsFilesystem, C>,
     context: &Context,
     mailbox: &Mailbox,
     grace: Duration,
-) -> Option<bool> {
+    shipping: &mut JoinHandle<()>,
+) -> Tailed {
     let (sender, settled) = oneshot::channel();
     let shutdown = context.shutdown.clone();
+    let in_vain = CancellationToken::new();
+    let hurry = in_vain.clone();
     driver.tailer.set_polling(driver.watcher.is_none());
     let thread = std::thread::Builder::new().name("tailer".into()).spawn(move || {
-        let result = driver.run().settle(grace, &|| shutdown.is_aborted());
+        let result = driver.run().settle(grace, &|| shutdown.is_aborted() || hurry.is_cancelled());
         // Nobody waits for it any more when the process leaves at once.
         let _ = sender.send(result);
     });
@@ -199,23 +226,38 @@ async fn tail<C: Clock>(
         Ok(thread) => thread,
         Err(error) => {
             tracing::error!(%error, "cannot start the tailer's thread");
-            return None;
+            return Tailed::Broken;
         }
     };
+    let stopped = async {
+        context.shutdown.requested().await;
+        mailbox.stop();
+        std::future::pending::<Infallible>().await
+    };
     let mut settled = settled;
-    let result = tokio::select! {
-        result = &mut settled => result,
-        () = context.shutdown.requested() => {
+    let (result, shipper_ended) = tokio::select! {
+        biased;
+        result = &mut settled => (result, false),
+        ended = shipping => {
+            let how = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+            tracing::error!(how, "the shipper's task ended; the agent stops, and the next run sends what is not acknowledged");
+            in_vain.cancel();
             mailbox.stop();
-            settled.await
+            (settled.await, true)
         }
+        never = stopped => match never {},
     };
     // It has sent its result, or panicked: either way it is at its end.
     let joined = thread.join();
     if joined.is_err() {
         tracing::error!("the tailer's thread panicked");
     }
-    result.ok()
+    match result {
+        _ if shipper_ended => Tailed::ShipperEnded,
+        Ok(true) => Tailed::Settled,
+        Ok(false) => Tailed::Unsettled,
+        Err(_) => Tailed::Broken,
+    }
 }
 
 fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditions) {

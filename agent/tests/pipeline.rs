@@ -127,6 +127,21 @@ async fn a_gateway_that_goes_away_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_shipper_ended_ends_as_failed() {
+    let mesh = Mesh::new();
+    let gateway = StubGateway::start(&mesh).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (logs, data) = (directory.path().join("logs"), directory.path().join("data"));
+    fs::create_dir(&logs).unwrap();
+    append(&logs.join("a.log"), "one\n");
+    // A shipper without any gateway returns at once.
+    let config = Config { gateways: Vec::new(), ..config(&mesh, &gateway, &logs, &data) };
+    let agent = Agent::new(config, mesh.agent(), Context::for_tests()).unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(30), agent.run()).await;
+    assert_eq!(exit.unwrap(), Exit::Failed, "and nobody asked it to stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_on_the_same_state_is_refused() {
     let mesh = Mesh::new();
     let gateway = StubGateway::start(&mesh).await;
