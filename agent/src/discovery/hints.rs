@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use notify::{
@@ -102,7 +104,28 @@ impl From<notify::Error> for WatchError {
 /// The one inotify instance of the process.
 pub struct Watcher {
     inner: notify::RecommendedWatcher,
-    watched: BTreeMap<PathBuf, u64>,
+    watched: BTreeMap<PathBuf, Watched>,
+    /// The path under which each directory is watched: the kernel watches directories, whatever they are called.
+    paths: BTreeMap<DirectoryId, PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    id: DirectoryId,
+    /// The last walk that came through it.
+    walk: u64,
+}
+
+/// Tells a directory from one that had its name before, or has its inode now: device, inode, birth in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DirectoryId(u64, u64, Option<u128>);
+
+impl DirectoryId {
+    fn of(directory: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(directory).ok()?;
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Some(Self(metadata.dev(), metadata.ino(), born.map(|age| age.as_nanos())))
+    }
 }
 
 impl std::fmt::Debug for Watcher {
@@ -119,24 +142,39 @@ impl Watcher {
     pub fn start(note: impl Fn(Option<Hint>) + Send + 'static) -> Result<Self, WatchError> {
         let mut reader = Reader::default();
         let inner = notify::recommended_watcher(move |event| reader.read(event, &note))?;
-        Ok(Self { inner, watched: BTreeMap::new() })
+        Ok(Self { inner, watched: BTreeMap::new(), paths: BTreeMap::new() })
     }
 
-    /// Watches a directory, and notes that walk number `walk` came through it. Returns whether the watch is new.
+    /// Watches a directory, and notes that walk number `walk` came through it. Returns whether the watch is new: also
+    /// where a directory was removed or moved away, and another one has its path.
     ///
     /// # Errors
     /// The kernel has no watch left. A directory that is gone is no error.
     pub fn watch(&mut self, directory: &Path, walk: u64) -> Result<bool, WatchError> {
-        if let Some(seen) = self.watched.get_mut(directory) {
-            *seen = walk;
+        let Some(id) = DirectoryId::of(directory) else {
+            self.forget(directory);
             return Ok(false);
+        };
+        if let Some(watched) = self.watched.get_mut(directory).filter(|watched| watched.id == id) {
+            watched.walk = walk;
+            return Ok(false);
+        }
+        self.forget(directory);
+        if let Some(before) = self.paths.get(&id).cloned() {
+            // The same walk came through it under another path: it is mounted twice.
+            if self.watched.get(&before).is_some_and(|watched| watched.walk == walk) {
+                return Ok(false);
+            }
+            // It was moved here. Giving its old path up later would take the watch with it.
+            self.forget(&before);
         }
         match self.inner.watch(directory, RecursiveMode::NonRecursive).map_err(WatchError::from) {
             Err(WatchError::Exhausted) => Err(WatchError::Exhausted),
             // It went away in between, or may not be read, which the walk reports.
             Err(WatchError::Other(_)) => Ok(false),
             Ok(()) => {
-                self.watched.insert(directory.into(), walk);
+                self.watched.insert(directory.into(), Watched { id, walk });
+                self.paths.insert(id, directory.into());
                 Ok(true)
             }
         }
@@ -145,19 +183,15 @@ impl Watcher {
     /// Gives up the directories that walk number `walk` did not come through.
     pub fn forget_before(&mut self, walk: u64) {
         let gone: Vec<PathBuf> =
-            self.watched.iter().filter(|(_, seen)| **seen < walk).map(|(path, _)| path.clone()).collect();
-        for path in gone {
-            self.watched.remove(&path);
-            // The kernel has dropped the watch of a directory that is gone.
-            let _ = self.inner.unwatch(&path);
-        }
+            self.watched.iter().filter(|(_, seen)| seen.walk < walk).map(|(path, _)| path.clone()).collect();
+        gone.iter().for_each(|path| self.forget(path));
     }
 
-    /// Forgets a directory that was moved or removed, so that it is watched anew should it return.
-    pub fn forget(&mut self, directory: &Path) {
-        if self.watched.remove(directory).is_some() {
-            let _ = self.inner.unwatch(directory);
-        }
+    fn forget(&mut self, directory: &Path) {
+        let Some(watched) = self.watched.remove(directory) else { return };
+        self.paths.remove(&watched.id);
+        // The kernel has dropped the watch of a directory that is gone.
+        let _ = self.inner.unwatch(directory);
     }
 }
 
@@ -197,5 +231,57 @@ impl Reader {
                 paths.for_each(|path| note(Some(Hint::Changed(path))));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::mpsc, time::Duration};
+
+    use super::*;
+
+    fn start() -> (Watcher, mpsc::Receiver<Option<Hint>>) {
+        let (sender, hints) = mpsc::sync_channel(1024);
+        let watcher = Watcher::start(move |hint| {
+            // Nobody listens any more once the test is over.
+            let _ = sender.try_send(hint);
+        });
+        (watcher.unwrap(), hints)
+    }
+
+    fn is_told(hints: &mpsc::Receiver<Option<Hint>>, path: &Path) -> bool {
+        let patience = Duration::from_secs(10);
+        std::iter::from_fn(|| hints.recv_timeout(patience).ok()).any(|hint| hint == Some(Hint::Appeared(path.into())))
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_and_made_again_is_watched_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("d");
+        let (mut watcher, hints) = start();
+        fs::create_dir(&directory).unwrap();
+        assert!(watcher.watch(&directory, 1).unwrap());
+        assert!(!watcher.watch(&directory, 2).unwrap(), "it is the same one");
+        fs::remove_dir_all(&directory).unwrap();
+        // Its inode is taken, so that the new one is another for sure.
+        fs::create_dir(root.path().join("e")).unwrap();
+        fs::create_dir(&directory).unwrap();
+        assert!(watcher.watch(&directory, 3).unwrap());
+        fs::write(directory.join("a.log"), "").unwrap();
+        assert!(is_told(&hints, &directory.join("a.log")));
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_is_watched_under_its_new_path_and_stays_so() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("d"), root.path().join("e"));
+        let (mut watcher, hints) = start();
+        fs::create_dir(&from).unwrap();
+        assert!(watcher.watch(&from, 1).unwrap());
+        fs::rename(&from, &to).unwrap();
+        assert!(watcher.watch(&to, 2).unwrap());
+        watcher.forget_before(2);
+        fs::write(to.join("a.log"), "").unwrap();
+        assert!(is_told(&hints, &to.join("a.log")));
     }
 }
