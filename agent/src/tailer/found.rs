@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Tailer,
+    Tailer, Unreadable,
     source::{FileKey, Presence, Seen, Source},
 };
 use crate::{
@@ -113,12 +113,12 @@ impl<F: Filesystem> Tailer<F> {
         Ok((file, stat))
     }
 
-    fn note_unreadable(&mut self, path: &Path, error: &io::Error) {
-        let reason = error.to_string();
-        if self.unreadable.get(path) != Some(&reason) {
-            tracing::warn!(path = %path.display(), %error, "cannot read a file; it is tried again at each walk");
+    pub(super) fn note_unreadable(&mut self, path: &Path, error: &io::Error) {
+        let (reason, walk) = (error.to_string(), self.walk.number);
+        let before = self.unreadable.insert(path.into(), Unreadable { reason: reason.clone(), walk });
+        if before.is_none_or(|before| before.reason != reason) {
+            tracing::warn!(path = %path.display(), %error, "cannot read a path; it is tried again at each walk");
             self.tally.unreadable += 1;
-            self.unreadable.insert(path.into(), reason);
         }
     }
 
@@ -219,6 +219,6 @@ impl<F: Filesystem> Tailer<F> {
     /// Paths that cannot be read now, with the reason.
     #[must_use]
     pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
-        self.unreadable.iter().map(|(path, reason)| (path.clone(), reason.clone())).collect()
+        self.unreadable.iter().map(|(path, why)| (path.clone(), why.reason.clone())).collect()
     }
 }

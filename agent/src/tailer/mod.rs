@@ -151,7 +151,7 @@ pub struct Tailer<F: Filesystem> {
     trust: Trust,
     checkpoint: Checkpointing,
     tally: Tally,
-    unreadable: BTreeMap<PathBuf, String>,
+    unreadable: BTreeMap<PathBuf, Unreadable>,
     random: fn() -> u64,
 }
 
@@ -177,6 +177,14 @@ struct Walk {
     /// Whether something could not be looked at, so that what was not found may still be there.
     incomplete: bool,
     finished_at: Duration,
+}
+
+/// A path that cannot be read.
+#[derive(Debug)]
+struct Unreadable {
+    reason: String,
+    /// The last walk that said so; the next one that does not come upon it again forgets it.
+    walk: u64,
 }
 
 #[derive(Debug, Default)]

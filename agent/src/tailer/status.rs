@@ -127,7 +127,7 @@ impl<F: Filesystem> Tailer<F> {
             unreadable: self
                 .unreadable
                 .iter()
-                .map(|(path, reason)| (path.to_string_lossy().into_owned(), reason.clone()))
+                .map(|(path, why)| (path.to_string_lossy().into_owned(), why.reason.clone()))
                 .collect(),
         }
     }

@@ -115,14 +115,7 @@ impl<F: Filesystem> Tailer<F> {
         let step = scan.step(&self.filesystem, &self.settings.patterns, &|inode| wanted.contains_key(&inode));
         for (path, error) in step.failed {
             self.walk.incomplete = true;
-            let reason = error.to_string();
-            if self.unreadable.insert(path.clone(), reason.clone()) != Some(reason) {
-                tracing::warn!(path = %path.display(), %error, "cannot look at a path; it is tried again at each walk");
-                self.tally.unreadable += 1;
-            }
-        }
-        if let Some(directory) = &step.directory {
-            self.unreadable.remove(directory);
+            self.note_unreadable(&path, &error);
         }
         self.walk.directories.extend(step.directory);
         self.walk.directories.extend(step.targets);
@@ -135,6 +128,8 @@ impl<F: Filesystem> Tailer<F> {
 
     fn finish_walk(&mut self, now: Now) {
         let number = self.walk.number;
+        // What this walk did not come upon can be read by now, or is no more.
+        self.unreadable.retain(|_, why| why.walk >= number);
         self.walk.finished_at = now.mono;
         self.walk.next = now.mono + if self.walk.polling { pace::WALK_POLLING } else { pace::WALK };
         self.walk.first_done = true;

@@ -441,3 +441,19 @@ fn a_refused_batch_is_not_split_before_both_halves_are_in_the_cut_log() {
     rig.run(5 * SECOND);
     assert_eq!((rig.bodies(), rig.deliveries), (bodies(&[("a", 0..10)]), 10));
 }
+
+#[test]
+fn an_unreadable_file_that_is_deleted_is_told_no_more() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", b"secret\n");
+    rig.files.append("/logs/b.log", b"secret\n");
+    rig.files.set_unreadable("/logs/a.log", true);
+    rig.files.set_unreadable("/logs/b.log", true);
+    rig.run(5 * SECOND);
+    assert_eq!(rig.tailer.as_ref().unwrap().unreadable().len(), 2);
+    rig.files.delete("/logs/a.log");
+    rig.run(5 * SECOND);
+    let unreadable = rig.tailer.as_ref().unwrap().unreadable();
+    assert_eq!(unreadable.len(), 1);
+    assert_eq!(unreadable[0].0, std::path::Path::new("/logs/b.log"));
+}
