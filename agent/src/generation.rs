@@ -182,6 +182,12 @@ impl Progress {
         cut.state = CutState::Done;
         self.out -= 1;
         let before = self.acked.offset;
+        self.release_prefix();
+        Released { encoded, prefix: self.acked.offset - before }
+    }
+
+    /// Moves `acked` over what is done and has nothing before it any more.
+    fn release_prefix(&mut self) {
         while let Some(cut) = self.cuts.front().filter(|cut| cut.state == CutState::Done) {
             let record = cut.record;
             self.acked = Place { offset: record.end, after: record.after, anchor: record.anchor };
@@ -190,7 +196,6 @@ impl Progress {
         if self.cuts.is_empty() {
             self.acked = self.position;
         }
-        Released { encoded, prefix: self.acked.offset - before }
     }
 
     /// Gives up the cuts that are to be built: their bytes are gone. Returns how many bytes that were.
@@ -199,9 +204,7 @@ impl Progress {
         let bytes = lost.map(|cut| cut.record.end - cut.record.first).sum();
         self.cuts.retain(|cut| cut.state != CutState::ToBuild);
         self.to_build = 0;
-        if self.cuts.is_empty() {
-            self.acked = self.position;
-        }
+        self.release_prefix();
         bytes
     }
 
@@ -263,8 +266,33 @@ mod tests {
         assert_eq!(Progress::resume(Place::default(), &cuts).position().offset, 20);
     }
 
+    #[test]
+    fn what_was_acknowledged_behind_a_cut_that_is_given_up_is_settled_with_it() {
+        let mut progress = with_cuts(2);
+        progress.returned(0);
+        progress.acknowledge(10);
+        assert_eq!(progress.abandon(), 10);
+        assert!(progress.is_settled() && progress.acked().offset == 20);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn whatever_comes_of_the_cuts_nothing_done_stays_in_front(steps in prop::collection::vec((0u8..4, 0u64..8), 1..60)) {
+            let mut progress = with_cuts(4);
+            for (step, cut) in steps {
+                match step {
+                    0 => assert!(progress.acknowledge(cut * 10).encoded <= 7),
+                    1 => assert!(progress.returned(cut * 10) <= 7),
+                    2 => progress.built(cut * 10, 7),
+                    _ => assert!(progress.abandon() <= 40),
+                }
+                prop_assert!(progress.cuts().next().is_none_or(|cut| cut.state != CutState::Done));
+                prop_assert!(progress.acked().offset <= progress.position().offset);
+                prop_assert!(progress.cuts().next().is_some() || progress.is_settled());
+            }
+        }
 
         #[test]
         fn the_prefix_is_exactly_what_is_contiguous(order in Just((0u64..12).collect::<Vec<_>>()).prop_shuffle(), skips in any::<u16>()) {
