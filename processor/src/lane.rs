@@ -197,8 +197,8 @@ fn open(shared: &Shared, delivered: &Delivered, origin: Origin, opener: &mut Ope
     };
     let mut documents = Vec::with_capacity(records.len());
     // A stream that says what it looks like knows better than its topic.
-    let format = Format::from_name(&envelope.info.input_format)
-        .unwrap_or_else(|| shared.config.load().format(&envelope.topic));
+    let format =
+        Format::from_name(&envelope.info.input_format).unwrap_or_else(|| shared.config.load().format(&envelope.topic));
     let tally = builder.build(&envelope, &records, format, &mut documents);
     shared.instruments.built(&tally);
     Opened::Batch(Box::new(Batch { origin, envelope, observed_unix_nano: batch.observed_time_unix_nano, documents }))

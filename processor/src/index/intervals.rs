@@ -39,7 +39,8 @@ impl IntervalSet {
         let first = self.0.partition_point(|interval| interval.1 < start);
         let after = self.0.partition_point(|interval| interval.0 <= end);
         let mut merged = (start, end);
-        if let (Some(lowest), Some(highest)) = (self.0.get(first), after.checked_sub(1).and_then(|last| self.0.get(last)))
+        if let (Some(lowest), Some(highest)) =
+            (self.0.get(first), after.checked_sub(1).and_then(|last| self.0.get(last)))
             && first < after
         {
             merged = (start.min(lowest.0), end.max(highest.1));

@@ -200,7 +200,9 @@ impl Lowering<'_> {
                 (lower, upper)
             }
             Matcher::Prefix(_) | Matcher::Exists => {
-                return Err(self.error(clause, "a time has no beginning to search by; write a range, [2026-11-01 TO *]"));
+                return Err(
+                    self.error(clause, "a time has no beginning to search by; write a range, [2026-11-01 TO *]")
+                );
             }
         };
         Ok(Box::new(RangeQuery::new(lower, upper)))
@@ -217,7 +219,11 @@ impl Lowering<'_> {
     fn keyword(&self, field: Field, clause: &Clause) -> Built {
         let value = |text: &str| {
             let lower_case = field == self.fields.level;
-            if lower_case { Term::from_field_text(field, &text.to_lowercase()) } else { Term::from_field_text(field, text) }
+            if lower_case {
+                Term::from_field_text(field, &text.to_lowercase())
+            } else {
+                Term::from_field_text(field, text)
+            }
         };
         match &clause.matcher {
             Matcher::Value(text) | Matcher::Exact(text) => term(value(text)),

@@ -24,14 +24,14 @@ use std::{
 use tantivy::query::Query;
 use thiserror::Error;
 
-pub use self::{
-    http::router,
-    run::{Order, SearchError},
-};
 use self::{
     cursor::Cursor,
     query::QueryError,
     run::{Page, Search, Window},
+};
+pub use self::{
+    http::router,
+    run::{Order, SearchError},
 };
 use crate::index::embedded::{Embedded, View};
 
@@ -116,7 +116,8 @@ impl Prepared {
         let mut order = order;
         let mut after = None;
         if let Some(text) = cursor {
-            let of_no_page = || Fault::Parameter("`cursor` is not one that a page of this query gave as `next`".to_owned());
+            let of_no_page =
+                || Fault::Parameter("`cursor` is not one that a page of this query gave as `next`".to_owned());
             let cursor = Cursor::decode(text).filter(|cursor| cursor.is_of(&self.text)).ok_or_else(of_no_page)?;
             (order, after, self.window) = (cursor.order, Some(cursor.last), cursor.window);
         }

@@ -11,7 +11,6 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +24,7 @@ use super::{
     coverage::{Coverage, Decision},
     day::{Day, DayError, WriterShape},
     entry::EntryReader,
+    opening::{OpenDays, load_dropped, open_days},
     pacing::{Pace, Pacing},
     retention::{Dropped, Layout},
     schema,
@@ -198,7 +198,7 @@ impl Committer {
 
     /// Decides about the documents of one call and adds those that are new.
     fn take(&mut self, documents: Vec<Document>, mode: Mode, answer: oneshot::Sender<Vec<Outcome>>) {
-        if let Err(error) = self.days.values_mut().try_for_each(Day::refresh) {
+        if let Err(error) = self.refresh() {
             let reason = format!("what was committed cannot be made searchable: {error}");
             self.note_failure(&reason);
             let _ = answer.send(vec![retry(&reason); documents.len()]);
@@ -221,6 +221,29 @@ impl Committer {
             self.answer_what_is_known();
         } else {
             self.settle();
+        }
+    }
+
+    /// Makes every day searchable again that an error left stale, and takes in what its directory turned out to hold.
+    fn refresh(&mut self) -> Result<(), DayError> {
+        let stale: Vec<ArrivalDay> = self.days.iter().filter(|(_, day)| !day.is_fresh()).map(|(key, _)| *key).collect();
+        for key in &stale {
+            if let Some(day) = self.days.get_mut(key) {
+                day.refresh()?;
+            }
+            self.take_in(*key);
+        }
+        if !stale.is_empty() {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// A commit that failed late may have been made all the same: the directory decides what is covered.
+    fn take_in(&mut self, key: ArrivalDay) {
+        if let Some(day) = self.days.get(&key) {
+            self.coverage.add_committed(&day.committed().intervals);
+            self.next_sequence = self.next_sequence.max(day.committed().next_sequence);
         }
     }
 
@@ -277,8 +300,11 @@ impl Committer {
         if self.writing.contains(&key) {
             return Ok(());
         }
-        while self.writing.len() >= WRITERS_MAX {
+        if self.writing.len() >= WRITERS_MAX {
             self.settle();
+        }
+        // A day whose commit failed has closed its writer by itself.
+        while self.writing.len() >= WRITERS_MAX {
             let longest_open = self.writing.remove(0);
             if let Some(day) = self.days.get_mut(&longest_open) {
                 day.close_writer();
@@ -351,12 +377,10 @@ impl Committer {
         self.writing.retain(|day| *day != key);
         let Some(day) = self.days.get_mut(&key) else { return };
         match day.rebuild() {
-            Ok(()) => {
-                // A commit that failed late may have been made all the same: the directory decides.
-                self.coverage.add_committed(&day.committed().intervals);
-                self.next_sequence = self.next_sequence.max(day.committed().next_sequence);
+            Ok(()) => self.take_in(key),
+            Err(error) => {
+                tracing::error!(day = %key, %error, "a day of the index cannot be read again; trying again later")
             }
-            Err(error) => tracing::error!(day = %key, %error, "a day of the index cannot be read again; trying again later"),
         }
     }
 
@@ -381,10 +405,8 @@ impl Committer {
 
     /// Shows searches what is committed, and everybody how the index is doing.
     fn publish(&mut self) {
-        let days: Vec<DayView> =
-            self.days.values().rev().map(|day| DayView { searcher: day.searcher() }).collect();
-        let view =
-            View { days: days.into(), fields: schema::schema_fields(), next_sequence: self.next_sequence };
+        let days: Vec<DayView> = self.days.values().rev().map(|day| DayView { searcher: day.searcher() }).collect();
+        let view = View { days: days.into(), fields: schema::schema_fields(), next_sequence: self.next_sequence };
         let state = &mut self.state;
         state.documents = view.documents();
         state.days = view.days.len();
@@ -435,51 +457,4 @@ fn writer_shape(config: &EmbeddedConfig) -> WriterShape {
     let threads = config.writer_threads.clamp(1, 8).min(writer_bytes / THREAD_BYTES_MIN).max(1);
     let thread_bytes = (writer_bytes / threads).clamp(THREAD_BYTES_MIN, 4_000_000_000);
     WriterShape { threads, thread_bytes }
-}
-
-fn load_dropped(layout: &Layout, state: &mut State) -> std::io::Result<Dropped> {
-    match Dropped::load(layout) {
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            set_aside(layout, &Dropped::path(layout), &error.to_string(), state)?;
-            Ok(Dropped::default())
-        }
-        other => other,
-    }
-}
-
-enum OpenDays {
-    List(std::io::Error),
-    Day(OpenError),
-}
-
-/// Opens every day; sets aside those that are damaged.
-fn open_days(layout: &Layout, state: &mut State) -> Result<BTreeMap<ArrivalDay, Day>, OpenDays> {
-    let mut days = BTreeMap::new();
-    for key in layout.days().map_err(OpenDays::List)? {
-        let path = layout.day(key);
-        // tantivy panics on some kinds of damage.
-        let opened = catch_unwind(|| Day::open(&path))
-            .unwrap_or_else(|_| Err(DayError::Io(std::io::Error::other("a panic while opening"))));
-        match opened {
-            Ok(day) => {
-                days.insert(key, day);
-            }
-            Err(error) if error.is_damage() => {
-                set_aside(layout, &path, &error.to_string(), state).map_err(OpenDays::List)?;
-            }
-            Err(error) => return Err(OpenDays::Day(OpenError::Day { path, reason: error.to_string() })),
-        }
-    }
-    Ok(days)
-}
-
-fn set_aside(layout: &Layout, path: &Path, reason: &str, state: &mut State) -> std::io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let to = layout.set_aside(path, now)?;
-    tracing::error!(
-        from = %path.display(), to = %to.display(), reason,
-        "part of the index is damaged and was set aside; its documents are not searchable, the rest goes on"
-    );
-    state.damaged.push(format!("{}: {reason}", to.display()));
-    Ok(())
 }

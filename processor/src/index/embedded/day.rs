@@ -69,7 +69,9 @@ impl DayError {
             #[expect(clippy::wildcard_enum_match_arm, reason = "tantivy's other errors speak of what it was given")]
             Self::Index(error) => match error {
                 TantivyError::IoError(error) => error.raw_os_error().is_none(),
-                TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. }) => io_error.raw_os_error().is_none(),
+                TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. }) => {
+                    io_error.raw_os_error().is_none()
+                }
                 TantivyError::OpenDirectoryError(_) | TantivyError::LockFailure(..) => false,
                 _ => true,
             },
@@ -157,6 +159,11 @@ impl Day {
     /// A view as of the last reload.
     pub(crate) fn searcher(&self) -> Searcher {
         self.reader.searcher()
+    }
+
+    /// Whether what is searchable is what was committed.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.freshness, Freshness::Fresh)
     }
 
     /// Makes what was committed searchable, if an error prevented that before. Cheap when there is nothing to do.

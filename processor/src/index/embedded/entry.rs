@@ -9,8 +9,8 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use sonic_rs::{JsonContainerTrait, JsonNumberTrait, JsonValueTrait, ValueRef};
 use tantivy::DateTime;
-use tantivy::schema::document::{Document as TantivyDocument, ReferenceValue, ReferenceValueLeaf, Value};
 use tantivy::schema::Field;
+use tantivy::schema::document::{Document as TantivyDocument, ReferenceValue, ReferenceValueLeaf, Value};
 
 use super::schema::Fields;
 use crate::document::Document;
@@ -32,17 +32,20 @@ struct Own {
 const OWN: &[Own] = &[
     Own { key: "@timestamp", below: &[] },
     Own { key: "message", below: &[] },
-    Own { key: "log", below: &[
-        Own { key: "level", below: &[] },
-        Own { key: "file", below: &[Own { key: "path", below: &[] }] },
-    ] },
+    Own {
+        key: "log",
+        below: &[Own { key: "level", below: &[] }, Own { key: "file", below: &[Own { key: "path", below: &[] }] }],
+    },
     Own { key: "host", below: &[Own { key: "name", below: &[] }] },
     Own { key: "service", below: &[Own { key: "name", below: &[] }] },
-    Own { key: "event", below: &[
-        Own { key: "dataset", below: &[] },
-        Own { key: "original", below: &[] },
-        Own { key: "original_base64", below: &[] },
-    ] },
+    Own {
+        key: "event",
+        below: &[
+            Own { key: "dataset", below: &[] },
+            Own { key: "original", below: &[] },
+            Own { key: "original_base64", below: &[] },
+        ],
+    },
 ];
 
 /// Paths whose values are times, indexed to the second.
@@ -161,7 +164,10 @@ impl TantivyDocument for Entry {
             text(fields.service, &["service", "name"]),
             text(fields.dataset, &["event", "dataset"]),
             text(fields.path, &["log", "file", "path"]),
-            Some((fields.document, Part::Json(Node { value: &self.json, own: OWN, depth: DEPTH_MAX, time: Time::Root }))),
+            Some((
+                fields.document,
+                Part::Json(Node { value: &self.json, own: OWN, depth: DEPTH_MAX, time: Time::Root }),
+            )),
         ]
         .into_iter()
         .flatten()

@@ -17,6 +17,7 @@ mod committer;
 mod coverage;
 mod day;
 mod entry;
+mod opening;
 mod pacing;
 mod payload;
 mod retention;
@@ -39,10 +40,10 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::entry::TIMES;
-pub use self::view::View;
-pub(crate) use self::view::DayView;
 use self::committer::{Command, Committer};
+pub(crate) use self::entry::TIMES;
+pub(crate) use self::view::DayView;
+pub use self::view::View;
 use super::{Index, Mode, Outcome};
 use crate::document::Document;
 

@@ -20,7 +20,9 @@ pub(crate) enum PayloadError {
     #[error("the record of indexed intervals in meta.json is damaged")]
     Damaged,
     /// Written by another version of logmesh.
-    #[error("written by another version of logmesh (format {format}, schema {schema}); start that version, or move the directory away")]
+    #[error(
+        "written by another version of logmesh (format {format}, schema {schema}); start that version, or move the directory away"
+    )]
     Version {
         /// Format version found.
         format: u8,

@@ -92,7 +92,9 @@ impl Layout {
     pub(crate) fn set_aside(&self, path: &Path, unix_seconds: u64) -> io::Result<PathBuf> {
         let name = path.file_name().map(|name| name.display().to_string()).unwrap_or_default();
         let aside = (0..).map(|n| self.root.join("damaged").join(format!("{name}.{unix_seconds}.{n}")));
-        let Some(to) = aside.into_iter().find(|path| !path.exists()) else { return Err(io::Error::other("no name is left")) };
+        let Some(to) = aside.into_iter().find(|path| !path.exists()) else {
+            return Err(io::Error::other("no name is left"));
+        };
         fs::rename(path, &to)?;
         sync_directory(&self.root.join("damaged"))?;
         if let Some(parent) = path.parent() {
@@ -131,9 +133,7 @@ impl Dropped {
     /// The file cannot be read, or (as `InvalidData`) is damaged.
     pub(crate) fn load(layout: &Layout) -> io::Result<Self> {
         match fs::read(layout.dropped_path()) {
-            Ok(bytes) => {
-                Self::decode(&bytes).map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage))
-            }
+            Ok(bytes) => Self::decode(&bytes).map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
         }

@@ -71,9 +71,7 @@ pub(crate) fn schema() -> (Schema, Fields) {
     };
     let keyword =
         || TextOptions::default().set_indexing_options(terms(KEYWORD, IndexRecordOption::Basic)).set_fast("raw");
-    let words = || {
-        TextOptions::default().set_indexing_options(terms(WORDS, IndexRecordOption::WithFreqsAndPositions))
-    };
+    let words = || TextOptions::default().set_indexing_options(terms(WORDS, IndexRecordOption::WithFreqsAndPositions));
     let fields = Fields {
         id: builder.add_bytes_field("_id", BytesOptions::default().set_indexed().set_stored()),
         index: builder.add_text_field("_index", keyword().set_stored()),
@@ -254,9 +252,10 @@ mod tests {
 
     #[test]
     fn words_are_runs_of_letters_and_digits_in_lower_case() {
-        assert_eq!(words("GET /Index.html?q=Ärger_1 10.2.3.4"), [
-            "get", "index", "html", "q", "ärger", "1", "10", "2", "3", "4"
-        ]);
+        assert_eq!(
+            words("GET /Index.html?q=Ärger_1 10.2.3.4"),
+            ["get", "index", "html", "q", "ärger", "1", "10", "2", "3", "4"]
+        );
         assert_eq!(words(" -- \u{a0}"), Vec::<String>::new());
         assert_eq!(words("日本語 ログ"), ["日本語", "ログ"]);
     }

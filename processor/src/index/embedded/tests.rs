@@ -122,7 +122,8 @@ async fn a_second_process_is_refused_with_a_clear_message() {
 async fn a_document_goes_to_its_arrival_day_and_is_known_on_every_other() {
     let fresh = Fresh::new();
     let documents = stream_of(1, &["one", "two", "three", "four"]);
-    let spread: Vec<Document> = documents.iter().cloned().zip(0..).map(|(document, day)| on_day(document, day)).collect();
+    let spread: Vec<Document> =
+        documents.iter().cloned().zip(0..).map(|(document, day)| on_day(document, day)).collect();
     assert_eq!(create(&fresh.index, &spread).await, vec![Outcome::Created; 4]);
     for day in ["2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26"] {
         assert!(fresh.directory.path().join("days").join(day).join("meta.json").is_file());
@@ -215,6 +216,61 @@ async fn retention_drops_old_days_and_keeps_their_intervals_over_a_restart() {
     assert_eq!(index.view().documents(), 3);
     let resent = Document { resend: true, ..documents[0].clone() };
     assert_eq!(create(&index, &[resent]).await, [Outcome::Created], "what was dropped and sent again comes back");
+}
+
+/// Makes every commit to a day fail, and every reopening too; gives what heals it.
+fn break_day(directory: &Path, day: &str) -> impl FnOnce() + use<> {
+    let meta = directory.join("days").join(day).join("meta.json");
+    fs::rename(&meta, meta.with_extension("kept")).unwrap();
+    fs::create_dir(&meta).unwrap();
+    move || {
+        fs::remove_dir(&meta).unwrap();
+        fs::rename(meta.with_extension("kept"), &meta).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_failing_days_and_a_third_one_leave_the_writer_alive() {
+    let fresh = Fresh::new();
+    let spread = |documents: Vec<Document>| -> Vec<Document> {
+        documents.into_iter().zip(0..).map(|(document, n)| on_day(document, n % 2)).collect()
+    };
+    create(&fresh.index, &spread(stream_of(1, &["one", "two"]))).await;
+    let heal = ["2026-11-23", "2026-11-24"].map(|day| break_day(fresh.directory.path(), day));
+    let mut documents = spread(stream_of(2, &["three", "four"]));
+    documents.push(on_day(document(3, 0, "five"), 2));
+    let outcomes = create(&fresh.index, &documents).await;
+    assert!(outcomes[..2].iter().all(|outcome| matches!(outcome, Outcome::Retry { .. })), "{outcomes:?}");
+    heal.into_iter().for_each(|heal| heal());
+    let missing: Vec<Document> = documents
+        .into_iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| !outcome.is_done())
+        .map(|(document, _)| document)
+        .collect();
+    let outcomes = create(&fresh.index, &missing).await;
+    assert!(outcomes.iter().all(Outcome::is_done), "{outcomes:?}");
+    assert_eq!(fresh.index.view().documents(), 5);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_made_after_all_doubles_nothing() {
+    let fresh = Fresh::new();
+    let documents = stream_of(1, &["one", "two"]);
+    create(&fresh.index, &documents[..1]).await;
+    let heal = break_day(fresh.directory.path(), "2026-11-23");
+    let outcomes = create(&fresh.index, &documents[1..]).await;
+    assert!(matches!(outcomes[0], Outcome::Retry { .. }), "{outcomes:?}");
+    // The directory turns out to hold the commit that was reported as failed.
+    heal();
+    let other = Fresh::new();
+    create(&other.index, &documents).await;
+    other.index.close().await;
+    let day = fresh.directory.path().join("days/2026-11-23");
+    fs::remove_dir_all(&day).unwrap();
+    fs::rename(other.directory.path().join("days/2026-11-23"), &day).unwrap();
+    assert_eq!(create(&fresh.index, &documents[1..]).await, [Outcome::Exists]);
+    assert_eq!(fresh.index.view().documents(), 2);
 }
 
 /// The directory as a kill at this moment would leave it.

@@ -174,7 +174,8 @@ impl Parser<'_> {
                     (true, true, Some(_)) => Matcher::Exists,
                     (true, false, _) => {
                         let name = field.unwrap_or_default();
-                        let message = format!("a value is expected after `{name}:`; `{name}:*` finds where it is there");
+                        let message =
+                            format!("a value is expected after `{name}:`; `{name}:*` finds where it is there");
                         return Err(self.error(position, message));
                     }
                     (false, true, _) => Matcher::Prefix(word.text),
