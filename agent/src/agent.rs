@@ -265,6 +265,7 @@ fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditi
         watching: context.health.condition("agent.watching"),
         state: context.health.condition("agent.state"),
         files: context.health.condition("agent.files"),
+        records: context.health.condition("agent.records"),
     };
     let mailbox = Arc::clone(mailbox);
     let watcher = match Watcher::start(move |hint| mailbox.hint(hint)) {

@@ -175,6 +175,18 @@ impl Progress {
         self.to_build = self.to_build + smaller.len() - 1;
     }
 
+    /// Puts smaller cuts in the place of one that is out, for its batch was taken apart. Each comes with the encoded size
+    /// of its own batch; together they must cover the same bytes.
+    pub fn divide(&mut self, first: u64, smaller: &[(CutRecord, usize)]) {
+        let is_out = |cut: &Cut| matches!(cut.state, CutState::Out { .. });
+        let Some(at) = self.index(first).filter(|at| is_out(&self.cuts[*at])) else { return };
+        self.cuts.remove(at);
+        for (step, (record, encoded)) in smaller.iter().enumerate() {
+            self.cuts.insert(at + step, Cut { record: *record, state: CutState::Out { encoded: *encoded } });
+        }
+        self.out = self.out + smaller.len() - 1;
+    }
+
     /// Notes an acknowledgement, in any order; one that is not awaited changes nothing.
     pub fn acknowledge(&mut self, first: u64) -> Released {
         let Some(cut) = self.find(first) else { return Released::default() };

@@ -1,6 +1,6 @@
 //! What the gateways answered.
 
-use super::{Tailer, pace};
+use super::{Oversized, Tailer, pace};
 use crate::{
     clock::Now,
     filesystem::Filesystem,
@@ -39,6 +39,7 @@ impl<F: Filesystem> Tailer<F> {
         if source.progress.out() == before {
             return;
         }
+        self.oversized.remove(&(number, first));
         self.window.bytes = self.window.bytes.saturating_sub(released.encoded);
         self.window.parcels = self.window.parcels.saturating_sub(1);
         self.tally.acked_batches += 1;
@@ -53,6 +54,7 @@ impl<F: Filesystem> Tailer<F> {
         let number = parcel.stream;
         let first = parcel.batch.first_offset;
         let Some(source) = self.sources.get_mut(&number) else { return };
+        let single = parcel.batch.record_count <= 1;
         match why {
             Returned::Corrupt => {}
             Returned::Held { delay } => source.paused_until = source.paused_until.max(now.mono + delay),
@@ -60,36 +62,19 @@ impl<F: Filesystem> Tailer<F> {
                 // A limit that the batch already keeps makes no sense; halving makes progress all the same.
                 let sensible = limit.clamp(1, parcel.encoded.saturating_sub(1).max(1));
                 source.encoded_bytes_max = source.encoded_bytes_max.min(sensible);
-                if parcel.batch.record_count <= 1 {
-                    tracing::error!(
-                        path = %source.path.display(), offset = first, bytes = parcel.encoded, limit,
-                        "a record is larger than its topic takes: raise the limit of the topic, or lower record_bytes_max"
-                    );
+                if single {
+                    self.oversized.insert((number, first), Oversized { encoded: parcel.encoded, limit });
                     source.paused_until = now.mono + pace::SETTLE * 6;
                 }
             }
         }
         if source.file.is_none() {
-            // It cannot be built again: the batch itself is all there is of it.
-            source.kept.push(parcel);
-            let at = source.paused_until.max(now.mono);
-            return self.arm(number, at);
+            let divide = !single && matches!(why, Returned::TooLarge { .. });
+            return self.keep_orphan(parcel, divide, now);
         }
         let freed = source.progress.returned(first);
         self.window.bytes = self.window.bytes.saturating_sub(freed);
         self.window.parcels = self.window.parcels.saturating_sub(1);
         self.attend(number, now);
-    }
-
-    /// Sends batches again that cannot be built again.
-    pub(super) fn send_kept(&mut self, number: StreamNumber, now: Now) {
-        let Some(source) = self.sources.get_mut(&number) else { return };
-        if source.kept.is_empty() || source.paused_until > now.mono {
-            return;
-        }
-        source.kept.sort_by_key(|parcel| parcel.batch.first_offset);
-        self.tally.resent += source.kept.len() as u64;
-        // They never stopped counting as being on their way.
-        self.out.append(&mut source.kept);
     }
 }

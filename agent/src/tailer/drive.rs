@@ -56,6 +56,8 @@ pub struct Conditions {
     pub state: Condition,
     /// Whether all files can be read.
     pub files: Condition,
+    /// Whether topics take all records.
+    pub records: Condition,
 }
 
 /// Everything around the tailer on its thread.
@@ -151,6 +153,10 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             )),
             Some(failure) => self.conditions.state.warn(format!("{failure}; progress is not kept over a restart")),
             None => self.conditions.state.clear(),
+        }
+        match self.tailer.oversized() {
+            Some(oversized) => self.conditions.records.warn(oversized),
+            None => self.conditions.records.clear(),
         }
         let unreadable = self.tailer.unreadable();
         match unreadable.first() {

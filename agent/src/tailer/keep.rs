@@ -152,6 +152,7 @@ impl<F: Filesystem> Tailer<F> {
     /// Forgets a generation in memory.
     pub(super) fn remove(&mut self, number: StreamNumber) -> Option<Source<F::Handle>> {
         let source = self.sources.remove(&number)?;
+        self.oversized.retain(|(stream, _), _| *stream != number);
         self.heads.remove(source.head, number);
         if let Some(at) = source.timer {
             self.timers.remove(&(at, number));

@@ -10,6 +10,7 @@
 //! - `attend.rs`: what changed about a file, and what is to be done when;
 //! - `visit.rs`: reading, cutting, building;
 //! - `answers.rs`: acknowledgements and refusals;
+//! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
 //! - `walk.rs`: hints and walks.
 
@@ -19,6 +20,7 @@ pub mod drive;
 mod found;
 mod heads;
 mod keep;
+mod orphans;
 mod resemble;
 mod source;
 mod status;
@@ -34,7 +36,7 @@ use std::{
     time::Duration,
 };
 
-use logmesh_proto::{RecordsBuilder, SealError, Sealer, v1};
+use logmesh_proto::{Limits, Opener, RecordsBuilder, SealError, Sealer, v1};
 
 pub use status::{FileStatus, Snapshot, Tally};
 
@@ -114,6 +116,19 @@ struct Window {
     credit: Option<u64>,
 }
 
+/// What this agent made itself is of any size.
+const OWN_LIMITS: Limits =
+    Limits { encoded_bytes_max: u32::MAX, uncompressed_bytes_max: u32::MAX, records_max: u32::MAX };
+
+/// A record that its topic does not take.
+#[derive(Clone, Copy, Debug)]
+struct Oversized {
+    /// Size of the batch that holds nothing else, in bytes.
+    encoded: usize,
+    /// What the topic takes; 0 where the gateway did not say.
+    limit: usize,
+}
+
 /// Reads ahead of credit by so much at most, so that a batch is ready when an answer comes.
 const AHEAD_BYTES: u64 = 512 * 1024;
 
@@ -143,6 +158,10 @@ pub struct Tailer<F: Filesystem> {
     /// Limits of the session.
     limits: CutLimits,
     sealer: Sealer,
+    /// Opens batches of our own that are to be taken apart.
+    opener: Opener,
+    /// Lone records that their topics refused for their size, by generation and offset.
+    oversized: BTreeMap<(StreamNumber, u64), Oversized>,
     records: RecordsBuilder,
     block: Vec<u8>,
     out: Vec<Parcel>,
@@ -207,6 +226,8 @@ impl<F: Filesystem> Tailer<F> {
         let mut tailer = Self {
             filesystem,
             sealer: Sealer::new(settings.codec)?,
+            opener: Opener::new(OWN_LIMITS),
+            oversized: BTreeMap::new(),
             limits: settings.limits,
             settings,
             store,

@@ -87,6 +87,23 @@ pub struct Snapshot {
 }
 
 impl<F: Filesystem> Tailer<F> {
+    /// What there is to say of records that are too large for their topics, while there are any.
+    #[must_use]
+    pub fn oversized(&self) -> Option<String> {
+        let (&(number, offset), record) = self.oversized.first_key_value()?;
+        let path = self.sources.get(&number)?.path.display();
+        let limit = match record.limit {
+            0 => "less".to_owned(),
+            limit => format!("{limit} bytes"),
+        };
+        Some(format!(
+            "{} records are larger than their topics take, for one that at offset {offset} of {path} with {} bytes, where \
+             the topic takes {limit}: their files wait, and each is tried again every 30 s; raise the topic's limit",
+            self.oversized.len(),
+            record.encoded,
+        ))
+    }
+
     /// The tailer now, with at most `files_max` generations in detail.
     #[must_use]
     pub fn snapshot(&self, now: Now, files_max: usize) -> Snapshot {

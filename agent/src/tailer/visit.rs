@@ -252,14 +252,14 @@ impl<F: Filesystem> Tailer<F> {
         synced
     }
 
-    fn pause(&mut self, number: StreamNumber, now: Now) {
+    pub(super) fn pause(&mut self, number: StreamNumber, now: Now) {
         if let Some(source) = self.sources.get_mut(&number) {
             source.paused_until = now.mono + pace::RETRY;
         }
     }
 
     /// Builds the batch of the records collected.
-    fn seal(&mut self, number: StreamNumber, record: &CutRecord) -> Option<Parcel> {
+    pub(super) fn seal(&mut self, number: StreamNumber, record: &CutRecord) -> Option<Parcel> {
         let source = self.sources.get(&number)?;
         let resend = if source.resend { Flags::RESEND } else { Flags::NONE };
         let meta = BatchMeta {
@@ -340,37 +340,42 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Halves a cut that is too large for its lane, between records.
     fn split(&mut self, number: StreamNumber, record: &CutRecord, now: Now) {
-        let limits = CutLimits {
-            batch_bytes_max: usize::MAX / 2,
-            batch_records_max: self.records.len() / 2,
-            record_bytes_max: usize::MAX / 2,
-        };
-        self.records.clear();
-        let half = cut(&self.block, Start::Fresh, Flush::Wait, &limits, &mut self.records).consumed;
-        let middle = record.first + half as u64;
-        // The anchor in the middle may need bytes before the cut; a shorter one is as good a proof.
-        let first = CutRecord {
-            end: middle,
-            flags: record.flags & Flags::FIRST_CONTINUED.bits(),
-            hash: range_hash(&self.block[..half]),
-            after: Start::Fresh,
-            anchor: Mark::anchor(&self.block[..half]),
-            ..*record
-        };
-        let second = CutRecord {
-            first: middle,
-            flags: record.flags & !Flags::FIRST_CONTINUED.bits(),
-            hash: range_hash(&self.block[half..]),
-            ..*record
-        };
-        let Some(stream_id) = self.sources.get(&number).and_then(|source| source.stream_id) else { return };
-        if !self.append(&[Fact::Cut(stream_id, first), Fact::Cut(stream_id, second)]) {
+        let Some(halves) = halves(&self.block, record, self.records.len()) else { return };
+        if !self.log_halves(number, &halves) {
             return self.pause(number, now);
         }
         if let Some(source) = self.sources.get_mut(&number) {
-            source.progress.replace(record.first, &[first, second]);
+            source.progress.replace(record.first, &halves);
         }
     }
+
+    /// Logs the halves of a cut before they take its place.
+    pub(super) fn log_halves(&mut self, number: StreamNumber, halves: &[CutRecord; 2]) -> bool {
+        let Some(stream_id) = self.sources.get(&number).and_then(|source| source.stream_id) else { return false };
+        self.append(&halves.map(|half| Fact::Cut(stream_id, half)))
+    }
+}
+
+/// The two cuts that together cover one of `records` records, whose bytes in the source are `range`.
+pub(super) fn halves(range: &[u8], record: &CutRecord, records: usize) -> Option<[CutRecord; 2]> {
+    let half = memchr::memchr_iter(b'\n', range).nth((records / 2).checked_sub(1)?)? + 1;
+    let middle = record.first + half as u64;
+    // The anchor in the middle may need bytes before the cut; a shorter one is as good a proof.
+    let first = CutRecord {
+        end: middle,
+        flags: record.flags & Flags::FIRST_CONTINUED.bits(),
+        hash: range_hash(&range[..half]),
+        after: Start::Fresh,
+        anchor: Mark::anchor(&range[..half]),
+        ..*record
+    };
+    let second = CutRecord {
+        first: middle,
+        flags: record.flags & !Flags::FIRST_CONTINUED.bits(),
+        hash: range_hash(&range[half..]),
+        ..*record
+    };
+    (half < range.len()).then_some([first, second])
 }
 
 /// Whether an unterminated rest may be sent now: it has waited, and is still what it was when the wait began.

@@ -457,3 +457,54 @@ fn an_unreadable_file_that_is_deleted_is_told_no_more() {
     assert_eq!(unreadable.len(), 1);
     assert_eq!(unreadable[0].0, std::path::Path::new("/logs/b.log"));
 }
+
+#[test]
+fn a_refused_batch_whose_file_is_gone_is_taken_apart_between_records() {
+    let mut rig = Rig::new();
+    let crlf = lines("crlf", 0..3).replace('\n', "\r\n");
+    rig.files.append("/logs/a.log", format!("{}{crlf}\n", lines("a", 0..12)).as_bytes());
+    rig.run_unanswered(SECOND);
+    rig.files.truncate("/logs/a.log", 0);
+    rig.run_unanswered(SECOND);
+    let parcel = rig.waiting.pop().unwrap();
+    rig.give_back(parcel, Returned::TooLarge { limit: 400 });
+    let mut refused = 0;
+    for _ in 0..20 {
+        rig.run_unanswered(SECOND);
+        for parcel in std::mem::take(&mut rig.waiting) {
+            if parcel.encoded > 400 {
+                refused += 1;
+                rig.give_back(parcel, Returned::TooLarge { limit: 400 });
+            } else {
+                rig.acknowledge(&parcel);
+            }
+        }
+    }
+    let mut expected = bodies(&[("a", 0..12), ("crlf", 0..3)]);
+    expected.insert(0, String::new());
+    assert_eq!((rig.bodies(), rig.deliveries), (expected, 16));
+    assert!(refused <= 3, "it was sent unchanged again and again: {refused}");
+    let tailer = rig.tailer.as_ref().unwrap();
+    assert_eq!((tailer.window.bytes, tailer.window.parcels, rig.lost_bytes()), (0, 0, 0));
+}
+
+#[test]
+fn a_lone_record_that_its_topic_does_not_take_is_kept_and_told_until_it_is_taken() {
+    for truncated in [false, true] {
+        let mut rig = Rig::new();
+        rig.files.append("/logs/a.log", format!("{}\n", "x".repeat(1500)).as_bytes());
+        rig.run_unanswered(SECOND);
+        if truncated {
+            rig.files.truncate("/logs/a.log", 0);
+            rig.run_unanswered(SECOND);
+        }
+        let parcel = rig.waiting.pop().unwrap();
+        rig.give_back(parcel, Returned::TooLarge { limit: 400 });
+        rig.run_unanswered(20 * SECOND);
+        assert!(rig.waiting.is_empty(), "it waits");
+        let told = rig.tailer.as_ref().unwrap().oversized().unwrap();
+        assert!(told.contains("/logs/a.log") && told.contains("400 bytes"), "{told}");
+        rig.run(20 * SECOND);
+        assert_eq!((rig.deliveries, rig.tailer.as_ref().unwrap().oversized()), (1, None), "{truncated}");
+    }
+}
