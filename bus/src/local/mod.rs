@@ -66,6 +66,8 @@ use crate::{
 
 /// Most partitions of a topic.
 const PARTITIONS_MAX: u32 = 1024;
+/// Segments are not made smaller on their own account, in bytes.
+const SEGMENT_BYTES_MIN: u64 = 2 << 20;
 /// A limit of what is stored never falls below so many segments.
 const SEGMENTS_MIN: u64 = 4;
 /// Most headers of a record that are counted on when the journal's largest entry is set.
@@ -332,7 +334,8 @@ fn restore_groups(options: &LocalOptions, kept: Groups) -> BTreeMap<String, Grou
 fn journal_options(options: &LocalOptions, name: &str) -> Result<Options, BusError> {
     let entry_bytes_max = options.record_bytes_max + codec::overhead(HEADERS_USUAL);
     let volume = volume_bytes(&options.directory)?;
-    let small = (volume.min(options.backlog_bytes_max) / 16).max(2 * entry_bytes_max as u64);
+    // A segment is begun larger where one entry needs it.
+    let small = (volume.min(options.backlog_bytes_max) / 16).max(SEGMENT_BYTES_MIN);
     let segment_bytes = options.segment_bytes.unwrap_or((128 << 20).min(small));
     Ok(Options {
         segment_bytes,
@@ -341,7 +344,7 @@ fn journal_options(options: &LocalOptions, name: &str) -> Result<Options, BusErr
         group_bytes: (options.queue_bytes / 2).clamp(1, 8 << 20),
         reserve_bytes: options.reserve_bytes.unwrap_or((64 << 20).min(volume / 20)),
         // The segment that is written cannot be removed, whatever is committed: a limit within it would never heal.
-        stored_bytes_max: options.backlog_bytes_max.max(SEGMENTS_MIN * segment_bytes),
+        stored_bytes_max: options.backlog_bytes_max.max(SEGMENTS_MIN * segment_bytes).max(2 * entry_bytes_max as u64),
         probe_interval: options.probe_interval,
         ..Options::new(options.directory.join(name))
     })
