@@ -26,6 +26,9 @@ const BACKLOG_MIN: u64 = 8 * MIB;
 /// Environment variables with our prefix that are no settings.
 const RESERVED: [&str; 3] = ["LOGMESH_FAULTS", "LOGMESH_TOKEN", "LOGMESH_VERSION"];
 
+/// Sections that a file may have for other processes than the agent.
+pub(crate) const NOT_THE_AGENTS: [&str; 5] = ["up", "gateway", "bus", "processor", "index"];
+
 /// The commented defaults of `[up]` and `[bus]`.
 const DEFAULT_TOML: &str = include_str!("default.toml");
 

@@ -107,6 +107,19 @@ fn keys_that_up_sets_itself_are_refused_in_its_file() {
 }
 
 #[test]
+fn a_check_for_a_role_knows_what_that_process_needs() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let file = scratch.path().join("agent.toml");
+    fs::write(&file, "[agent]\nname = \"edge-1\"\n[bus]\nkind = \"kafka\"\n").expect("written");
+    let checked = logmesh(&["check", "--config", text(&file), "--role", "agent"]);
+    assert_eq!(checked.status.code(), Some(2));
+    assert!(err(&checked).contains("agent.tls") && !err(&checked).contains("bus"), "{}", err(&checked));
+    fs::write(&file, "[agent]\ngateways = [\"gw1:4417\"]\n").expect("written");
+    assert!(logmesh(&["check", "--config", text(&file)]).status.success());
+    assert_eq!(logmesh(&["check", "--config", text(&file), "--role", "up"]).status.code(), Some(2));
+}
+
+#[test]
 fn searching_where_nothing_runs_says_what_to_do() {
     let scratch = tempfile::tempdir().expect("scratch");
     let output = logmesh(&["search", "error", "--data", text(scratch.path())]);

@@ -14,6 +14,7 @@ use logmesh_runtime::budget::Budget;
 use logmesh_runtime::config::Live;
 use logmesh_runtime::health::Condition;
 use logmesh_runtime::shutdown::Exit;
+use logmesh_runtime::telemetry::observe_certificate;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -76,6 +77,8 @@ impl Gateway {
         if identity.role() != Role::Gateway {
             return Err(GatewayError::NotAGateway { path: tls.files().cert.clone(), identity });
         }
+        let certificate = Arc::clone(&tls);
+        observe_certificate(&context.meter, "gateway", move || certificate.expires_at());
         let limits = Limits::default();
         // The rest is for TLS, HTTP/2 and what is being read.
         let share = config.memory / 4 * 3;

@@ -121,7 +121,7 @@ fn workers() -> usize {
 }
 
 /// The parts find each other: what a file says of that would be ignored, so it is refused.
-fn refuse_own_keys(root: &Root) {
+pub(crate) fn refuse_own_keys(root: &Root) {
     for (name, keys) in OWN_KEYS {
         let section = root.section(name);
         for key in keys.iter().filter(|key| section.is_set(key)) {

@@ -22,8 +22,9 @@ mod throttle;
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, InstrumentKind, SdkMeterProvider, Stream};
@@ -39,6 +40,24 @@ pub const SECONDS: [f64; 17] =
 
 /// How long a process that forgot [`Telemetry::shutdown`] waits for the collector.
 const DROP_BOUND: Duration = Duration::from_secs(1);
+
+/// Shows how long a certificate is still good, as `logmesh_certificate_days_left{owner}`; negative when it is over.
+pub fn observe_certificate(
+    meter: &Meter,
+    owner: &'static str,
+    expires_at: impl Fn() -> SystemTime + Send + Sync + 'static,
+) {
+    meter
+        .f64_observable_gauge("logmesh_certificate_days_left")
+        .with_description("Days until a certificate of this process ends")
+        .with_callback(move |observer| {
+            let (end, now) = (expires_at(), SystemTime::now());
+            let seconds =
+                end.duration_since(now).map_or_else(|over| -over.duration().as_secs_f64(), |left| left.as_secs_f64());
+            observer.observe(seconds / 86_400.0, &[KeyValue::new("owner", owner)]);
+        })
+        .build();
+}
 
 /// The process's metrics. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
