@@ -32,14 +32,25 @@ const BASE_BYTES: u64 = 96 << 20;
 /// The budget of the scenarios that measure memory, in MiB.
 const BUDGET_MIB: u64 = 96;
 
-/// What a crawling index may let through in an outage.
-const CRAWLED_BYTES: u64 = 16 << 20;
-
 /// Looks in a row that find the same count of bytes read: then it is still.
 const STILL_LOOKS: u32 = 50;
 
-/// Memory may move by this much and count as flat.
-const FLAT_BYTES: u64 = 32 << 20;
+/// An index that misbehaves, and what may move meanwhile.
+#[derive(Clone, Copy)]
+struct Misbehaviour {
+    fault: IndexFault,
+    /// Source bytes that the index lets through in an outage.
+    trickle_bytes: u64,
+    /// Growth of memory that counts as none: a commit of what trickles through takes some.
+    growth_bytes: u64,
+}
+
+/// Nothing passes.
+const FAILS: Misbehaviour = Misbehaviour { fault: IndexFault::Fail, trickle_bytes: 0, growth_bytes: 32 << 20 };
+
+/// Every bulk takes seconds.
+const CRAWLS: Misbehaviour =
+    Misbehaviour { fault: IndexFault::Crawl(Duration::from_secs(3)), trickle_bytes: 16 << 20, growth_bytes: 64 << 20 };
 
 /// Size of the small disk, in MiB.
 const DISK_MIB: u64 = 96;
@@ -58,31 +69,27 @@ fn small_budget(scene: &Scene) -> Result<std::path::PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_that_fails_for_a_while_stops_the_agent_and_loses_nothing() {
-    scenario(async |scene| misbehaving_index(scene, "index fails", IndexFault::Fail, 0).await).await;
+    scenario(async |scene| misbehaving_index(scene, "index fails", FAILS).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_that_crawls_for_a_while_stops_the_agent_and_loses_nothing() {
-    scenario(async |scene| {
-        misbehaving_index(scene, "index crawls", IndexFault::Crawl(Duration::from_secs(3)), CRAWLED_BYTES).await
-    })
-    .await;
+    scenario(async |scene| misbehaving_index(scene, "index crawls", CRAWLS).await).await;
 }
 
-/// `trickle` is what the index may let through in an outage, in source bytes.
-async fn misbehaving_index(scene: &Scene, name: &'static str, fault: IndexFault, trickle: u64) -> Result<()> {
+async fn misbehaving_index(scene: &Scene, name: &'static str, index: Misbehaviour) -> Result<()> {
     let (setup, mut faults) = scene.up_with_faults("*.log*")?;
     let up = setup.config(&small_budget(scene)?).start().await?;
     let api = up.api()?;
     let mut writer = Writer::create(&scene.logs(), "app", Stamp::Mixed)?;
     writer.write(1_000)?;
     api.wait_for_count("", 1_000, ALL_FOUND_WITHIN).await?;
-    faults.index(fault)?;
+    faults.index(index.fault)?;
     for _ in 0..either(15, 30) {
         writer.write(BURST_LINES)?;
     }
     let backlog = std::fs::metadata(writer.path())?.len();
-    reading_stops(&up, trickle).await?;
+    reading_stops(&up, index).await?;
     let read = agent_has_read(api).await?;
     ensure!(read < backlog, "the agent read all {read} of {backlog} bytes ahead of a dead index");
     faults.index(IndexFault::None)?;
@@ -102,7 +109,7 @@ async fn misbehaving_index(scene: &Scene, name: &'static str, fault: IndexFault,
 }
 
 /// Nothing is read for as long as the outage lasts, once the pipeline is full.
-async fn reading_stops(up: &Up, trickle: u64) -> Result<()> {
+async fn reading_stops(up: &Up, index: Misbehaviour) -> Result<()> {
     let api = up.api()?;
     let (mut last, mut still) = (0, 0);
     wait_until("the agent stops reading", NOTICED_WITHIN, async || {
@@ -115,7 +122,7 @@ async fn reading_stops(up: &Up, trickle: u64) -> Result<()> {
     let (from, memory) = (agent_has_read(api).await?, up.memory()?);
     holds_for("reading has stopped and memory is flat", outage(), async || {
         let (read, taken) = (agent_has_read(api).await? - from, up.memory()?);
-        Ok(if read <= trickle && taken < memory + FLAT_BYTES {
+        Ok(if read <= index.trickle_bytes && taken < memory + index.growth_bytes {
             Look::Holds(())
         } else {
             Look::NotYet(format!("{read} bytes were read, memory went from {memory} to {taken}"))
