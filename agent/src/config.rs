@@ -22,6 +22,23 @@ const MIB: u64 = 1 << 20;
 /// Commented defaults.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
+/// Names of formats of lines. The processor's `parse::Format::NAMES` is their origin; the agent passes them on and does
+/// not depend on the processor, so this list follows that one.
+pub const FORMATS: [&str; 12] = [
+    "auto",
+    "json",
+    "logfmt",
+    "syslog",
+    "syslog3164",
+    "syslog5424",
+    "common",
+    "combined",
+    "apache_error",
+    "nginx_error",
+    "cri",
+    "text",
+];
+
 /// One `[[agent.files]]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesConfig {
@@ -35,7 +52,7 @@ pub struct FilesConfig {
     pub labels: BTreeMap<String, String>,
     /// Topic; empty means the first of the gateway's policy.
     pub topic: String,
-    /// Format of their lines; empty means: found out.
+    /// Format of their lines, one of [`FORMATS`]; empty means: found out.
     pub format: String,
 }
 
@@ -160,6 +177,10 @@ fn read_files(section: &Section) -> FilesConfig {
     if files.include.is_empty() {
         section.require::<()>("include", None);
     }
+    if !files.format.is_empty() && !FORMATS.contains(&files.format.as_str()) {
+        let what = format!("`{}` is no format of lines", files.format);
+        section.fault("format", what, format!("write one of {}", FORMATS.join(", ")));
+    }
     for (key, patterns) in [("include", &files.include), ("exclude", &files.exclude)] {
         for pattern in patterns {
             if let Err(error) = Group::new(std::slice::from_ref(pattern), &[], Path::new("/")) {
@@ -190,6 +211,23 @@ mod tests {
         Config::read_standalone(&root);
         let faults = root.finish().unwrap_err().to_string();
         for part in ["`nowhere`", "compression", "memory", "`/a/[b`", "include", "tls", "logmesh.toml:2"] {
+            assert!(faults.contains(part), "{part:?} is not in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn a_format_that_nobody_knows_is_a_fault_that_names_the_choices() {
+        let read = |format: &str| {
+            let text = format!("[[agent.files]]\ninclude = [\"/a/*.log\"]\nformat = \"{format}\"\n");
+            let root = Root::parse(&text, "logmesh.toml").unwrap();
+            Config::read(&root);
+            root.finish().map(drop).map_err(|faults| faults.to_string())
+        };
+        for known in FORMATS.iter().chain(&[""]) {
+            read(known).unwrap();
+        }
+        let faults = read("jsno").unwrap_err();
+        for part in ["logmesh.toml:3", "`jsno`", "json, logfmt", "nginx_error"] {
             assert!(faults.contains(part), "{part:?} is not in\n{faults}");
         }
     }
