@@ -1,16 +1,19 @@
 //! The agent's instruments, observed from the tailer's last snapshot: nothing is recorded in the hot path, and no label
 //! takes its values from files.
 
-use opentelemetry::metrics::Meter;
+use opentelemetry::{
+    KeyValue,
+    metrics::{AsyncInstrument, Meter},
+};
 
-use crate::tailer::{Snapshot, drive::Shown};
+use crate::tailer::{Lost, Snapshot, drive::Shown};
 
-/// Name, description, and how it is read from a snapshot.
-type Instrument<T> = (&'static str, &'static str, fn(&Snapshot) -> T);
+/// Name, description, and how it is read from what is shown.
+type Instrument<S, T> = (&'static str, &'static str, fn(&S) -> T);
 
 /// Makes the instruments.
 pub(crate) fn observe(meter: &Meter, shown: &Shown) {
-    let counters: [Instrument<u64>; 11] = [
+    let counters: [Instrument<Snapshot, u64>; 9] = [
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
@@ -19,10 +22,6 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         }),
         ("logmesh_agent_batches_acknowledged", "Batches acknowledged", |now| now.tally.acked_batches),
         ("logmesh_agent_batches_resent", "Batches built or sent again", |now| now.tally.resent),
-        ("logmesh_agent_bytes_lost", "Source bytes gone before they were delivered, where known", |now| {
-            now.tally.lost_bytes
-        }),
-        ("logmesh_agent_losses", "Times that bytes were lost, their number known or not", |now| now.tally.lost_events),
         ("logmesh_agent_truncations", "Truncations seen", |now| now.tally.truncated),
         ("logmesh_agent_unreadable_paths", "Paths found unreadable", |now| now.tally.unreadable),
         ("logmesh_agent_read_errors", "Reads that failed", |now| now.tally.read_errors),
@@ -32,7 +31,22 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         let counter = meter.u64_observable_counter(name).with_description(what);
         counter.with_callback(move |observer| observer.observe(shown.with(read), &[])).build();
     }
-    let gauges: [Instrument<f64>; 6] = [
+    let losses: [Instrument<Lost, u64>; 2] = [
+        ("logmesh_agent_bytes_lost", "Source bytes gone before they were delivered, where known", |lost| lost.bytes),
+        ("logmesh_agent_losses", "Times that bytes were lost, their number known or not", |lost| lost.events),
+    ];
+    for (name, what, read) in losses {
+        let shown = shown.clone();
+        let observe = move |observer: &dyn AsyncInstrument<u64>| {
+            shown.with(|now| {
+                for (reason, lost) in &now.lost {
+                    observer.observe(read(lost), &[KeyValue::new("reason", reason.name())]);
+                }
+            });
+        };
+        meter.u64_observable_counter(name).with_description(what).with_callback(observe).build();
+    }
+    let gauges: [Instrument<Snapshot, f64>; 6] = [
         ("logmesh_agent_files_open", "Files open", |now| now.files_open as f64),
         ("logmesh_agent_in_flight_bytes", "Encoded bytes that are not acknowledged", |now| now.in_flight_bytes as f64),
         ("logmesh_agent_in_flight_batches", "Batches that are not acknowledged", |now| now.in_flight_batches as f64),

@@ -192,6 +192,7 @@ impl<F: Filesystem> Tailer<F> {
         source.birth_nano = key.birth_nano;
         source.key = Some(key);
         source.file = Some(file);
+        source.truncated = false;
         source.seen = Seen::default();
         source.path.clone_from(&found.path);
         source.grown_at = now.mono;

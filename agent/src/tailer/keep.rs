@@ -1,7 +1,9 @@
 //! State on disk, truncated generations, and generations that are over.
 
 use super::{
-    Tailer, pace,
+    Tailer,
+    losses::LossReason,
+    pace,
     source::{Presence, Source},
 };
 use crate::{
@@ -88,6 +90,7 @@ impl<F: Filesystem> Tailer<F> {
         let (Some(file), Some(key)) = (source.file.take(), source.key.take()) else { return };
         source.presence = Presence::Gone { since: now.mono };
         source.kept_for = pace::SETTLE * 2;
+        source.truncated = true;
         source.seen.size = size_before;
         let path = source.path.clone();
         let position = source.progress.position().offset;
@@ -115,8 +118,14 @@ impl<F: Filesystem> Tailer<F> {
             return false;
         }
         if source.file.is_none() {
-            if source.progress.to_build().is_some() || source.unread() > 0 {
-                self.give_up(number, "the file is gone");
+            let known = source.progress.to_build().is_some() || source.unread() > 0;
+            // Told once: what comes after is the wait for acknowledgements.
+            let truncated = self.sources.get_mut(&number).is_some_and(|source| std::mem::take(&mut source.truncated));
+            match (known, truncated) {
+                (true, true) => self.give_up(number, LossReason::Truncated, now),
+                (true, false) => self.give_up(number, LossReason::Deleted, now),
+                (false, true) => self.note_unseen(number, now),
+                (false, false) => {}
             }
         } else if source.unread() > 0 || source.held.is_some() {
             return false;
@@ -134,19 +143,22 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Counts what can no longer be read.
-    pub(super) fn give_up(&mut self, number: StreamNumber, why: &'static str) {
+    pub(super) fn give_up(&mut self, number: StreamNumber, reason: LossReason, now: Now) {
         let Some(source) = self.sources.get_mut(&number) else { return };
-        let position = source.progress.position();
-        let unread = source.unread();
-        source.seen.size = source.seen.size.min(position.offset);
-        let cut = source.progress.abandon();
+        let bytes = source.unread() + source.progress.abandon();
+        source.seen.size = source.seen.size.min(source.progress.position().offset);
         self.tally.lost_events += 1;
-        self.tally.lost_bytes += unread + cut;
+        self.tally.lost_bytes += bytes;
         self.checkpoint.dirty = true;
-        tracing::error!(
-            path = %source.path.display(), stream = ?source.stream_id, unread_bytes = unread, unacknowledged_bytes = cut, why,
-            "bytes are lost: they were gone before they were delivered"
-        );
+        self.losses.note(&source.path, Some(bytes), reason, now.unix_nano);
+        self.oversized.retain(|(stream, _), _| *stream != number);
+    }
+
+    /// Notes that more may have been written to a file than was ever seen of it.
+    fn note_unseen(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get(&number) else { return };
+        self.tally.lost_events += 1;
+        self.losses.note(&source.path, None, LossReason::Truncated, now.unix_nano);
     }
 
     /// Forgets a generation in memory.

@@ -12,6 +12,7 @@
 //! - `answers.rs`: acknowledgements and refusals;
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
+//! - `losses.rs`: what was gone before it was delivered;
 //! - `walk.rs`: hints and walks.
 
 mod answers;
@@ -20,6 +21,7 @@ pub mod drive;
 mod found;
 mod heads;
 mod keep;
+mod losses;
 mod orphans;
 mod resemble;
 mod source;
@@ -38,6 +40,7 @@ use std::{
 
 use logmesh_proto::{Limits, Opener, RecordsBuilder, SealError, Sealer, v1};
 
+pub use losses::{Loss, LossReason, Lost};
 pub use status::{FileStatus, Snapshot, Tally};
 
 use crate::{
@@ -170,6 +173,7 @@ pub struct Tailer<F: Filesystem> {
     trust: Trust,
     checkpoint: Checkpointing,
     tally: Tally,
+    losses: losses::Losses,
     unreadable: BTreeMap<PathBuf, Unreadable>,
     random: fn() -> u64,
 }
@@ -246,6 +250,7 @@ impl<F: Filesystem> Tailer<F> {
             trust: recovered.trust,
             checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
             tally: Tally::default(),
+            losses: losses::Losses::default(),
             unreadable: BTreeMap::new(),
             random: rand::random,
         };

@@ -90,6 +90,8 @@ pub(super) struct Source<H> {
     pub(super) held: Option<Held>,
     /// Its file is a copy that ends before what was read of the original: nothing new is read from it.
     pub(super) short: bool,
+    /// Its file was truncated, and what that took away is not told yet: a copy may turn up.
+    pub(super) truncated: bool,
     /// Whether the cut log knows it.
     pub(super) logged: bool,
     /// Whether it is known on disk beyond a power cut.
@@ -135,6 +137,7 @@ impl<H> Source<H> {
             own: false,
             held: None,
             short: false,
+            truncated: false,
             logged: false,
             durable: false,
             paused_until: Duration::ZERO,

@@ -1,8 +1,13 @@
 //! What the tailer shows of itself.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::{Tailer, source::Presence};
+use super::{
+    Loss, LossReason, Lost, Tailer,
+    source::{Presence, Source},
+};
 use crate::{clock::Now, filesystem::Filesystem};
 
 /// Counts since the start.
@@ -59,6 +64,10 @@ pub struct FileStatus {
     pub state: &'static str,
     /// Whether its records are marked `resend`.
     pub resend: bool,
+    /// Bytes lost under its path, where their number is known, of the losses in [`Snapshot::losses`].
+    pub lost_bytes: u64,
+    /// Times that bytes were lost under its path, their number known or not, of the losses in [`Snapshot::losses`].
+    pub lost_events: u64,
 }
 
 /// The tailer at one moment.
@@ -82,6 +91,10 @@ pub struct Snapshot {
     pub checkpoint_age_seconds: f64,
     /// The first generations, those with something unread or unacknowledged before all others.
     pub files: Vec<FileStatus>,
+    /// The last losses, the oldest first; at most 100.
+    pub losses: Vec<Loss>,
+    /// Everything lost since the start, by reason.
+    pub lost: BTreeMap<LossReason, Lost>,
     /// Paths that cannot be read, with the reason.
     pub unreadable: Vec<(String, String)>,
 }
@@ -114,23 +127,8 @@ impl<F: Filesystem> Tailer<F> {
         let checkpoint_age = if dirty { now.mono.saturating_sub(self.checkpoint.done_at).as_secs_f64() } else { 0.0 };
         let mut sources: Vec<_> = self.sources.values().collect();
         sources.sort_by_key(|source| source.unread() == 0 && source.progress.is_settled());
-        let files = sources.into_iter().take(files_max).map(|source| FileStatus {
-            path: source.path.to_string_lossy().into_owned(),
-            stream: source.stream_id.map(|id| id.to_string()),
-            acked_offset: source.progress.acked().offset,
-            read_offset: source.progress.position().offset,
-            size: source.seen.size,
-            batches_out: source.progress.out(),
-            state: match (source.presence, source.held.is_some(), source.paused_until > now.mono) {
-                (_, true, _) => "held back",
-                (_, _, true) => "paused",
-                (Presence::Dormant, ..) => "not found yet",
-                (Presence::InScope { .. }, ..) => "tailing",
-                (Presence::Gone { .. }, ..) if source.file.is_none() => "vanished",
-                (Presence::Gone { .. }, ..) => "rotated",
-            },
-            resend: source.resend,
-        });
+        let by_path = self.losses.by_path();
+        let files = sources.into_iter().take(files_max).map(|source| file_status(source, &by_path, now));
         Snapshot {
             tally: self.tally,
             files_open: self.sources.values().filter(|source| source.file.is_some()).count(),
@@ -141,11 +139,37 @@ impl<F: Filesystem> Tailer<F> {
             oldest_unacked_seconds: age as f64 / 1e9,
             checkpoint_age_seconds: checkpoint_age,
             files: files.collect(),
+            losses: self.losses.last(),
+            lost: self.losses.totals(),
             unreadable: self
                 .unreadable
                 .iter()
                 .map(|(path, why)| (path.to_string_lossy().into_owned(), why.reason.clone()))
                 .collect(),
         }
+    }
+}
+
+fn file_status<H>(source: &Source<H>, by_path: &BTreeMap<&str, Lost>, now: Now) -> FileStatus {
+    let path = source.path.to_string_lossy().into_owned();
+    let lost = by_path.get(path.as_str()).copied().unwrap_or_default();
+    FileStatus {
+        path,
+        stream: source.stream_id.map(|id| id.to_string()),
+        acked_offset: source.progress.acked().offset,
+        read_offset: source.progress.position().offset,
+        size: source.seen.size,
+        batches_out: source.progress.out(),
+        state: match (source.presence, source.held.is_some(), source.paused_until > now.mono) {
+            (_, true, _) => "held back",
+            (_, _, true) => "paused",
+            (Presence::Dormant, ..) => "not found yet",
+            (Presence::InScope { .. }, ..) => "tailing",
+            (Presence::Gone { .. }, ..) if source.file.is_none() => "vanished",
+            (Presence::Gone { .. }, ..) => "rotated",
+        },
+        resend: source.resend,
+        lost_bytes: lost.bytes,
+        lost_events: lost.events,
     }
 }

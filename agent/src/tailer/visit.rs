@@ -10,7 +10,7 @@ use bytes::Bytes;
 use logmesh_proto::{BatchMeta, Flags, v1};
 use prost::Message;
 
-use super::{Tailer, pace, source::Source};
+use super::{Tailer, losses::LossReason, pace, source::Source};
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
@@ -316,7 +316,7 @@ impl<F: Filesystem> Tailer<F> {
         let count = file.read_full_at(&mut self.block, record.first)?;
         if count < length || range_hash(&self.block) != record.hash {
             if source.short {
-                self.give_up(number, "the copy ends before it");
+                self.give_up(number, LossReason::ShortCopy, now);
             } else {
                 let proven = source.proven;
                 self.truncated(number, proven, now);

@@ -14,7 +14,7 @@ use crate::{
     lines::CutLimits,
     parcel::{Answer, Parcel, Returned},
     state::Store,
-    tailer::{Settings, Tailer},
+    tailer::{LossReason, Settings, Tailer},
 };
 
 pub(super) const PARTIAL_FLUSH: Duration = Duration::from_secs(5);
@@ -179,6 +179,12 @@ impl Rig {
 
     pub(super) fn flags_of(&self, body: &str) -> Flags {
         self.kept.values().find(|(kept, _)| kept == body.as_bytes()).map(|(_, flags)| *flags).unwrap()
+    }
+
+    /// Path, bytes and reason of every loss.
+    pub(super) fn losses(&self) -> Vec<(String, Option<u64>, LossReason)> {
+        let last = self.tailer.as_ref().unwrap().losses.last();
+        last.into_iter().map(|loss| (loss.path, loss.bytes, loss.reason)).collect()
     }
 
     pub(super) fn lost_bytes(&self) -> u64 {

@@ -3,7 +3,11 @@ use std::time::Duration;
 use logmesh_proto::Flags;
 
 use super::rig::{PARTIAL_FLUSH, Rig};
-use crate::{discovery::Hint, parcel::Returned};
+use crate::{
+    discovery::Hint,
+    parcel::Returned,
+    tailer::{LossReason, Lost, pace},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -373,16 +377,53 @@ fn what_a_truncation_took_away_unread_is_counted() {
     let mut rig = Rig::new();
     rig.files.append("/logs/a.log", lines("a", 0..10).as_bytes());
     rig.run(2 * SECOND);
-    // The window is closed: nothing more is read.
+    // Without a session little more is read than was.
     rig.answer(crate::parcel::Answer::Closed);
-    rig.files.append("/logs/a.log", lines("a", 10..2000).as_bytes());
+    rig.files.append("/logs/a.log", lines("a", 10..30_000).as_bytes());
     let size = rig.files.content("/logs/a.log").unwrap().len() as u64;
     rig.run_unanswered(3 * SECOND);
     let read = rig.tailer.as_ref().unwrap().tally.read_bytes;
+    assert!(read < size, "all of it was read");
     rig.files.truncate("/logs/a.log", 0);
     rig.run_unanswered(3 * SECOND);
     rig.run(30 * SECOND);
     assert_eq!(rig.lost_bytes(), size - read);
+    assert_eq!(rig.losses(), [("/logs/a.log".to_owned(), Some(size - read), LossReason::Truncated)]);
+    let snapshot = rig.tailer.as_ref().unwrap().snapshot(rig.now, 10);
+    assert_eq!((snapshot.files[0].lost_bytes, snapshot.files[0].lost_events), (size - read, 1));
+    assert_eq!(snapshot.lost[&LossReason::Truncated], Lost { bytes: size - read, events: 1 });
+}
+
+#[test]
+fn a_truncation_of_a_file_that_was_read_is_a_loss_of_unknown_size_unless_a_copy_turns_up() {
+    for copied in [false, true] {
+        let mut rig = Rig::new();
+        rig.files.append("/logs/a.log", lines("a", 0..50).as_bytes());
+        rig.run(2 * SECOND);
+        if copied {
+            rig.files.copy("/logs/a.log", "/logs/copies/a.1");
+        }
+        rig.files.truncate("/logs/a.log", 0);
+        rig.run(30 * SECOND);
+        let expected = if copied { vec![] } else { vec![("/logs/a.log".to_owned(), None, LossReason::Truncated)] };
+        assert_eq!((rig.losses(), rig.lost_bytes()), (expected, 0), "copied: {copied}");
+    }
+}
+
+#[test]
+fn what_was_cut_and_never_acknowledged_of_a_file_deleted_while_the_agent_was_down_is_counted() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", lines("a", 0..10).as_bytes());
+    rig.run_unanswered(2 * SECOND);
+    let size = rig.files.content("/logs/a.log").unwrap().len() as u64;
+    rig.kill();
+    rig.files.delete("/logs/a.log");
+    rig.start();
+    rig.run(3 * SECOND);
+    assert_eq!(rig.losses(), [], "it may turn up under another inode");
+    rig.pass(pace::VANISHED_KEPT);
+    rig.run(10 * SECOND);
+    assert_eq!(rig.losses(), [("/logs/a.log".to_owned(), Some(size), LossReason::Deleted)]);
 }
 
 #[test]
