@@ -2,9 +2,10 @@
 
 #![allow(unreachable_pub, reason = "a module of tests has no other crate to be reached from")]
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -160,7 +161,7 @@ impl Bench {
         std::fs::write(directory.path().join("ca.pem"), authority.certificate_pem()).unwrap();
         std::fs::write(directory.path().join("crl.pem"), authority.crl(&[], SystemTime::now() - DAY).unwrap()).unwrap();
         let issued = authority.issue(&request(Role::Gateway, "gw-1")).unwrap();
-        let mut files = save(&directory.path().to_owned(), "gw-1", &issued);
+        let mut files = save(directory.path(), "gw-1", &issued);
         files.crl = Some(directory.path().join("crl.pem"));
         let tls = TlsSource::load(files).unwrap();
         let bus = Arc::new(MemoryBus::default());
@@ -181,7 +182,7 @@ impl Bench {
     }
 
     pub fn load(&self, name: &str, issued: &Issued) -> Arc<TlsSource> {
-        TlsSource::load(save(&self.directory.path().to_owned(), name, issued)).unwrap()
+        TlsSource::load(save(self.directory.path(), name, issued)).unwrap()
     }
 
     pub async fn channel(&self, tls: Arc<rustls::ClientConfig>) -> Result<Channel, tonic::transport::Error> {
@@ -203,7 +204,7 @@ impl Bench {
     }
 }
 
-fn save(directory: &PathBuf, name: &str, issued: &Issued) -> TlsFiles {
+fn save(directory: &Path, name: &str, issued: &Issued) -> TlsFiles {
     let path = |suffix: &str| directory.join(format!("{name}{suffix}"));
     let files = TlsFiles { cert: path(".pem"), key: path("-key.pem"), ca: directory.join("ca.pem"), crl: None };
     issued.save(&files.cert, &files.key, Existing::Replace).unwrap();
@@ -284,17 +285,15 @@ impl Client {
     }
 
     pub async fn ack(&mut self) -> Vec<u64> {
-        match self.answer().await {
-            server_frame::Frame::Ack(ack) => ack.sequences,
-            other => panic!("no Ack: {other:?}"),
-        }
+        let answer = self.answer().await;
+        let server_frame::Frame::Ack(ack) = answer else { panic!("no Ack: {answer:?}") };
+        ack.sequences
     }
 
     pub async fn nack(&mut self) -> v1::Nack {
-        match self.answer().await {
-            server_frame::Frame::Nack(nack) => nack,
-            other => panic!("no Nack: {other:?}"),
-        }
+        let answer = self.answer().await;
+        let server_frame::Frame::Nack(nack) = answer else { panic!("no Nack: {answer:?}") };
+        nack
     }
 
     /// Nothing comes for a while.

@@ -81,10 +81,6 @@ impl Intervals {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Forgets everything, keeping no memory.
     pub(crate) fn clear(&mut self) {
         self.0 = HashMap::new();

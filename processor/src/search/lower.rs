@@ -343,11 +343,11 @@ impl Values<'_> {
             end.append_type_and_str("\u{10ffff}");
             let lower = match lower {
                 Bound::Unbounded => Bound::Included(self.text("")),
-                other => other.as_ref().map(|text| self.text(text)),
+                bound @ (Bound::Included(_) | Bound::Excluded(_)) => bound.as_ref().map(|text| self.text(text)),
             };
             let upper = match upper {
                 Bound::Unbounded => Bound::Included(end),
-                other => other.as_ref().map(|text| self.text(text)),
+                bound @ (Bound::Included(_) | Bound::Excluded(_)) => bound.as_ref().map(|text| self.text(text)),
             };
             return vec![between(lower, upper)];
         }

@@ -178,7 +178,7 @@ impl Committer {
                 },
             };
             match command {
-                Some(Command::Bulk { documents, mode, answer }) => self.take(documents, mode, answer),
+                Some(Command::Bulk { documents, mode, answer }) => self.take(&documents, mode, answer),
                 Some(Command::Retain { now, done }) => {
                     self.settle();
                     self.retain(now);
@@ -197,7 +197,7 @@ impl Committer {
     }
 
     /// Decides about the documents of one call and adds those that are new.
-    fn take(&mut self, documents: Vec<Document>, mode: Mode, answer: oneshot::Sender<Vec<Outcome>>) {
+    fn take(&mut self, documents: &[Document], mode: Mode, answer: oneshot::Sender<Vec<Outcome>>) {
         if let Err(error) = self.refresh() {
             let reason = format!("what was committed cannot be made searchable: {error}");
             self.note_failure(&reason);
@@ -207,7 +207,7 @@ impl Committer {
         let now = Instant::now();
         // The call waits before its documents are decided about: a change of days may settle some of them on the way.
         self.waiting.push(Waiting { verdicts: Vec::new(), documents: documents.len(), answer });
-        for document in &documents {
+        for document in documents {
             let verdict = self.place(document, mode, now);
             if let Some(waiting) = self.waiting.last_mut() {
                 waiting.verdicts.push(verdict);
@@ -379,7 +379,7 @@ impl Committer {
         match day.rebuild() {
             Ok(()) => self.take_in(key),
             Err(error) => {
-                tracing::error!(day = %key, %error, "a day of the index cannot be read again; trying again later")
+                tracing::error!(day = %key, %error, "a day of the index cannot be read again; trying again later");
             }
         }
     }
