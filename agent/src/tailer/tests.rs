@@ -1,5 +1,6 @@
 //! The tailer over the fake file system: named scenarios, and a model with random schedules.
 
+mod adversity;
 mod model;
 mod rig;
 mod scenarios;

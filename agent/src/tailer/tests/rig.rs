@@ -19,6 +19,8 @@ use crate::{
 
 pub(super) const PARTIAL_FLUSH: Duration = Duration::from_secs(5);
 
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
 /// A record by its identity.
 pub(super) type Identity = (Vec<u8>, u64);
 
@@ -190,4 +192,18 @@ impl Rig {
     pub(super) fn lost_bytes(&self) -> u64 {
         self.tailer.as_ref().unwrap().tally.lost_bytes
     }
+}
+
+/// Lines of one generation, long enough together for heads and anchors to tell it from others.
+pub(super) fn lines(name: &str, range: std::ops::Range<usize>) -> String {
+    range.map(|number| format!("{name} {number:06} some words to make the line longer\n")).collect()
+}
+
+pub(super) fn bodies(parts: &[(&str, std::ops::Range<usize>)]) -> Vec<String> {
+    let mut all: Vec<String> = parts
+        .iter()
+        .flat_map(|(name, range)| lines(name, range.clone()).lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    all.sort();
+    all
 }
