@@ -8,7 +8,7 @@ use std::{
 
 use logmesh_certs::{Identity, Role, TlsSource};
 use logmesh_proto::{SealError, v1};
-use logmesh_runtime::{Context, shutdown::Exit};
+use logmesh_runtime::{Context, shutdown::Exit, telemetry::observe_certificate};
 use serde_json::json;
 use thiserror::Error;
 use tokio::{
@@ -144,6 +144,8 @@ impl<C: Clock> Agent<C> {
         let link = Arc::new(Mutex::new(Link::default()));
         metrics::observe(&context.meter, &shown);
         register_status(&context, &shown, &link, &config);
+        let certificate = Arc::clone(&tls);
+        observe_certificate(&context.meter, "agent", move || certificate.expires_at());
         let (sender, receiver) = mpsc::channel(PARCELS_MAX);
         let shipper = Shipper::new(
             ship::Settings {

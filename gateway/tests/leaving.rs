@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use logmesh_bus::Condition;
 use logmesh_proto::v1::server_frame;
 use logmesh_runtime::shutdown::Exit;
 use support::{Bench, Client, LONG, Mood};
@@ -122,4 +123,15 @@ async fn a_draining_gateway_refuses_new_sessions_with_a_delay() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "30000");
     bench.bus.release();
+}
+
+#[tokio::test]
+async fn a_bus_that_has_failed_for_good_ends_the_gateway_and_says_so() {
+    let bench = Bench::new().await;
+    let mut client = bench.session("edge-1").await;
+    bench.bus.condition.send_replace(Condition::Failed { reason: "the disk is in doubt".to_owned() });
+    let server_frame::Frame::Drain(_) = client.answer().await else { panic!("no Drain") };
+    // Nobody asked it to stop: it leaves by itself.
+    let exit = timeout(LONG, bench.running).await.expect("the gateway leaves").unwrap();
+    assert_eq!(exit, Exit::Failed);
 }

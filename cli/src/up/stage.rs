@@ -85,11 +85,9 @@ impl Stage {
 mod tests {
     use super::*;
 
-    fn obedient(exit: Exit, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<Exit>> {
-        async move {
-            shutdown.requested().await;
-            Ok(exit)
-        }
+    async fn obedient(exit: Exit, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        shutdown.requested().await;
+        Ok(exit)
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use logmesh_bus::{
-    AppendError, Bus, BusError, Consumer, Delivery, DeliverySender, PartitionLag, Position, Record, Subscription,
+    AppendError, Bus, BusError, Condition, Consumer, Delivery, DeliverySender, PartitionLag, Position, Record, Subscription,
 };
 use logmesh_certs::{Authority, Existing, Issued, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_gateway::{Config, Gateway, PolicyRule};
@@ -21,7 +21,7 @@ use logmesh_proto::{BatchMeta, Flags, RecordsBuilder, Sealer};
 use logmesh_runtime::Context;
 use logmesh_runtime::shutdown::Exit;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
@@ -54,6 +54,8 @@ pub struct MemoryBus {
     held: Mutex<Vec<DeliverySender>>,
     offsets: AtomicU64,
     pub appended: Notify,
+    /// How it says that it fares.
+    pub condition: watch::Sender<Condition>,
 }
 
 impl MemoryBus {
@@ -114,6 +116,10 @@ impl Bus for MemoryBus {
 
     fn lag(&self, _: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn condition(&self) -> watch::Receiver<Condition> {
+        self.condition.subscribe()
     }
 
     fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
