@@ -47,7 +47,7 @@ test: setup lint ## Everything that CI runs
 lint: ## Formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets $(FAULTS) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 
 .PHONY: soak
 soak: setup ## The end-to-end scenarios at their full counts
@@ -61,7 +61,7 @@ bench: setup ## One table of figures, beside limits measured in the same run
 
 .PHONY: docs
 docs: ## The crates' documentation, in target/doc
-	$(CARGO) doc --locked --workspace --no-deps
+	$(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 .PHONY: generate
 generate: ## Generate the wire types anew after a change of the proto

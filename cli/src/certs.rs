@@ -26,7 +26,7 @@ pub(crate) struct Init {
     /// Directory for the CA; its private key stays there (mode 0600).
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Name of the mesh, which all identities begin with: spiffe://<mesh>/agent/<name>.
+    /// Name of the mesh, which all identities begin with: spiffe://MESH/agent/NAME.
     #[arg(long, value_name = "NAME", default_value = "mesh")]
     mesh: String,
 }

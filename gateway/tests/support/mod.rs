@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use logmesh_bus::{
-    AppendError, Bus, BusError, Condition, Consumer, Delivery, DeliverySender, PartitionLag, Position, Record, Subscription,
+    AppendError, Bus, BusError, Condition, Consumer, Delivery, DeliverySender, PartitionLag, Position, Record,
+    Subscription,
 };
 use logmesh_certs::{Authority, Existing, Issued, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_gateway::{Config, Gateway, PolicyRule};

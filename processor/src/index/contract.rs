@@ -71,7 +71,7 @@ async fn create(subject: &dyn Subject, documents: &[Document]) -> Vec<Outcome> {
 
 async fn assert_each_is_there_once(subject: &dyn Subject, documents: &[Document]) {
     for document in documents {
-        assert_eq!(subject.find(document.id).await, [document.body.clone()], "offset {}", document.offset);
+        assert_eq!(subject.find(document.id).await, std::slice::from_ref(&document.body), "offset {}", document.offset);
     }
 }
 
