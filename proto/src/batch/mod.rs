@@ -3,7 +3,7 @@
 //! Inflated, a payload is one `Records` message: all bodies end to end in one block, and packed arrays of lengths. That
 //! costs a few nanoseconds a line to build and to read, with no allocation per line.
 //!
-//! Reading trusts nothing. [`check`] compares what a batch claims with the checksum, with the limits and with what the
+//! Reading trusts nothing. [`check()`] compares what a batch claims with the checksum, with the limits and with what the
 //! codec's own header says, all before memory is taken; [`Opener`] inflates into exactly that much room and then
 //! compares counts and sums, so that a bomb ends as an error of one small batch.
 

@@ -30,7 +30,7 @@ impl Opener {
         Self { limits, snappy: snap::raw::Decoder::new(), zstd: None }
     }
 
-    /// Checks a batch whole ([`check`], then all counts and sums of the inflated payload) and opens it. Takes at most
+    /// Checks a batch whole ([`check()`], then all counts and sums of the inflated payload) and opens it. Takes at most
     /// `uncompressed_bytes_max` for the payload and four times that for its arrays.
     ///
     /// # Errors
