@@ -8,9 +8,10 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
-use crate::authority::Serial;
+use crate::error::TlsError;
 use crate::identity::{Identity, alternative_names, parse_certificate};
-use crate::material::{PROVIDER, TlsError, certificates, pem, read, rfc3339, unix};
+use crate::material::{PROVIDER, certificates, pem, read, rfc3339, unix};
+use crate::serial::Serial;
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 

@@ -10,17 +10,21 @@
 
 mod authority;
 mod description;
+mod error;
 mod files;
 mod identity;
 mod material;
 mod refusal;
+mod serial;
 mod source;
 mod verify;
 
-pub use authority::{Authority, AuthorityError, Issued, IssuedEntry, Request, Serial, Validity};
+pub use authority::{Authority, AuthorityError, Issued, IssuedEntry, Request, Validity};
 pub use description::{Description, describe};
+pub use error::TlsError;
 pub use files::Existing;
 pub use identity::{Identity, IdentityError, Role, peer};
-pub use material::{TlsError, TlsFiles};
+pub use material::TlsFiles;
 pub use refusal::{Observed, Reason, Refusal};
+pub use serial::Serial;
 pub use source::TlsSource;

@@ -12,8 +12,9 @@ use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::error::TlsError;
 use crate::identity::{Identity, IdentityError, parse_certificate, peer};
-use crate::material::{Material, TlsError, TlsFiles};
+use crate::material::{Material, TlsFiles};
 use crate::refusal::Observed;
 
 /// A process's own certificate, key, CA and CRL, swappable under running handshakes.

@@ -28,6 +28,7 @@ use super::{
     pacing::{Pace, Pacing},
     retention::{Dropped, Layout},
     schema,
+    waiting::{Verdict, Waiting},
 };
 use crate::{
     document::Document,
@@ -48,39 +49,6 @@ pub(crate) enum Command {
     Retain { now: SystemTime, done: oneshot::Sender<()> },
     /// Commit, and end.
     Close { done: oneshot::Sender<()> },
-}
-
-/// What becomes of a document.
-enum Verdict {
-    /// It is known.
-    Final(Outcome),
-    /// This, if the day is committed.
-    With(ArrivalDay, Outcome),
-}
-
-struct Waiting {
-    /// So many as were decided so far.
-    verdicts: Vec<Verdict>,
-    documents: usize,
-    answer: oneshot::Sender<Vec<Outcome>>,
-}
-
-impl Waiting {
-    fn is_known(&self) -> bool {
-        let known = |verdict: &Verdict| match verdict {
-            Verdict::Final(_) => true,
-            Verdict::With(..) => false,
-        };
-        self.verdicts.len() == self.documents && self.verdicts.iter().all(known)
-    }
-
-    fn answer(self) {
-        let outcome = |verdict| match verdict {
-            Verdict::Final(outcome) | Verdict::With(_, outcome) => outcome,
-        };
-        // Whoever does not wait any more will write the documents again, which does no harm.
-        let _ = self.answer.send(self.verdicts.into_iter().map(outcome).collect());
-    }
 }
 
 /// State of the writing thread.
@@ -206,7 +174,7 @@ impl Committer {
         }
         let now = Instant::now();
         // The call waits before its documents are decided about: a change of days may settle some of them on the way.
-        self.waiting.push(Waiting { verdicts: Vec::new(), documents: documents.len(), answer });
+        self.waiting.push(Waiting::new(documents.len(), answer));
         for document in documents {
             let verdict = self.place(document, mode, now);
             if let Some(waiting) = self.waiting.last_mut() {

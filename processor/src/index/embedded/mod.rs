@@ -25,6 +25,7 @@ pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waiting;
 
 use std::{
     io,
