@@ -12,7 +12,12 @@ const COMMANDS: [&str; 11] =
     ["up", "agent", "check", "config", "certs", "search", "status", "generate", "completions", "man", "--help"];
 
 fn logmesh(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_logmesh")).args(arguments).output().expect("the binary runs")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logmesh"));
+    // The environment is configuration: what this test run was started with must not be the binary's.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOGMESH_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).output().expect("the binary runs")
 }
 
 fn out(output: &Output) -> String {

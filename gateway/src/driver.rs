@@ -11,16 +11,16 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use logmesh_bus::{AppendError, Bus, Delivery};
 use logmesh_proto::{ClientFrame, v1};
 use logmesh_runtime::budget::{Budget, Permit};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use crate::credit::Part;
 use crate::metrics::Metrics;
@@ -57,6 +57,11 @@ pub(crate) struct Driver {
     pub(crate) cut_off: CancellationToken,
     pub(crate) state: State,
 }
+
+/// What a client sends: tonic's stream, or a test's.
+pub(crate) trait Frames: Stream<Item = Result<ClientFrame, Status>> + Send + Unpin {}
+
+impl<S: Stream<Item = Result<ClientFrame, Status>> + Send + Unpin> Frames for S {}
 
 /// Where the session stands in time.
 #[derive(Debug)]
@@ -114,7 +119,7 @@ impl State {
 
 impl Driver {
     /// Runs the session to its end.
-    pub(crate) async fn run(mut self, mut frames: Streaming<ClientFrame>) {
+    pub(crate) async fn run(mut self, mut frames: impl Frames) {
         self.metrics.sessions.add(1, &[]);
         let ending = self.serve(&mut frames).await;
         let identity = self.live.identity.as_str();
@@ -135,11 +140,14 @@ impl Driver {
         self.metrics.sessions.add(-1, &[]);
     }
 
-    async fn serve(&mut self, frames: &mut Streaming<ClientFrame>) -> Ending {
+    async fn serve(&mut self, frames: &mut impl Frames) -> Ending {
         let mut publishing: Publishing = None;
         let mut durable: FuturesUnordered<Durable> = FuturesUnordered::new();
         loop {
             self.show();
+            if self.session.has_answer() && self.answers.capacity() == 0 {
+                self.state.blocked.get_or_insert_with(Instant::now);
+            }
             if self.is_done(publishing.is_none()) {
                 return Ending::Done;
             }
@@ -174,7 +182,7 @@ impl Driver {
     /// Ack carries many; reading comes last, so that a fast client waits for its own answers.
     async fn next(
         &mut self,
-        frames: &mut Streaming<ClientFrame>,
+        frames: &mut impl Frames,
         publishing: &mut Publishing,
         durable: &mut FuturesUnordered<Durable>,
     ) -> Event {
@@ -191,7 +199,7 @@ impl Driver {
             () = self.live.drain.cancelled(), if self.state.drained.is_none() => Event::Drain,
             () = self.credit.changed() => Event::Credit,
             (sequence, outcome) = publishing_or_never(publishing) => Event::Published(sequence, outcome),
-            frame = frames.message(), if reads => Event::Frame(frame),
+            frame = frames.next(), if reads => Event::Frame(frame.transpose()),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::Deadline,
             () = self.answers.closed() => Event::Gone,
         }
@@ -267,10 +275,7 @@ impl Driver {
     fn send(&mut self) -> Option<Ending> {
         self.state.blocked = None;
         while self.session.has_answer() {
-            let Ok(room) = self.answers.try_reserve() else {
-                self.state.blocked = Some(Instant::now());
-                return None;
-            };
+            let Ok(room) = self.answers.try_reserve() else { return None };
             if let Some(frame) = self.session.answer() {
                 room.send(Ok(frame));
             }
@@ -342,3 +347,6 @@ async fn publishing_or_never(publishing: &mut Publishing) -> (u64, Result<(Permi
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
