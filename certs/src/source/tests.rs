@@ -231,6 +231,41 @@ async fn another_mesh_under_the_same_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_whose_names_are_no_single_identity_is_refused() {
+    let bench = Bench::new();
+    let gateway = bench.gateway();
+    for (uris, usage, reason, said) in [
+        (&[][..], true, Reason::NoIdentity, "has no URI SAN"),
+        (&["spiffe://mesh/agent/a", "spiffe://mesh/agent/b"], true, Reason::NoIdentity, "2 URI SANs"),
+        (&["spiffe://mesh/admin/a"], true, Reason::NoIdentity, "spiffe://mesh/admin/a"),
+        (&["https://mesh/agent/a"], true, Reason::NoIdentity, "https://mesh/agent/a"),
+        (&["spiffe://mesh/gateway/a"], true, Reason::WrongUsage, "spiffe://mesh/gateway/a"),
+        // webpki lets a certificate without any extended key usage pass.
+        (&["spiffe://mesh/agent/a"], false, Reason::WrongUsage, "lacks the extended key usage clientAuth"),
+    ] {
+        let odd = odd_certificate(&bench, uris, usage);
+        refused(&gateway, careless(Some(&odd), &bench.authority), reason, said).await;
+    }
+}
+
+/// A certificate that our own authority would not issue, under its key.
+fn odd_certificate(bench: &Bench, uris: &[&str], client_usage: bool) -> Issued {
+    let directory = tempfile::tempdir().unwrap();
+    bench.authority.save(directory.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&read("ca-key.pem")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+    if client_usage {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let usual = bench.authority.issue(&request(Role::Agent, "edge-1")).unwrap();
+    Issued { cert_pem: params.signed_by(&key, &issuer).unwrap().pem(), key_pem: key.serialize_pem(), ..usual }
+}
+
+#[tokio::test]
 async fn a_revoked_client_is_refused_from_the_reload_of_the_list_on_and_others_are_not() {
     let bench = Bench::new();
     let mut files = bench.issue(Role::Gateway, "gw-1");
