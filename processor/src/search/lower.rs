@@ -24,6 +24,7 @@ use tantivy::{
 };
 
 use super::{
+    has_path::HasPath,
     query::{Clause, Matcher, Node, QueryError},
     time::{self, Moment},
 };
@@ -136,8 +137,8 @@ impl Lowering<'_> {
             Target::Keyword(_, name) | Target::Path(name) => name,
             Target::Text(_) => name.to_owned(),
         };
-        let there = |name: &str| term(Term::from_field_text(self.fields.names, name));
-        any(vec![there(&name), there(&format!("fields.{name}"))])
+        let free = format!("fields.{name}");
+        Box::new(HasPath::new(self.fields.shape, [&name, &free]))
     }
 
     fn text(&self, fields: &[Field], clause: &Clause) -> Result<Built, QueryError> {
@@ -213,7 +214,7 @@ impl Lowering<'_> {
             return Err(self.error(clause, "an _id is searched as a whole"));
         };
         let id: RecordId = text.parse().map_err(|error| self.error(clause, format!("{error}")))?;
-        Ok(term(Term::from_field_bytes(self.fields.id, id.as_bytes())))
+        Ok(term(schema::key_term(self.fields, &id)))
     }
 
     fn keyword(&self, field: Field, clause: &Clause) -> Built {

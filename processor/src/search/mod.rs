@@ -8,6 +8,7 @@
 
 mod cursor;
 mod export;
+mod has_path;
 mod http;
 mod lower;
 pub mod query;

@@ -297,16 +297,16 @@ impl Search<'_> {
         let stored: TantivyDocument = self.view.days[day].searcher.doc(address)?;
         let id = stored.get_first(fields.id).and_then(|id| id.as_bytes()).and_then(|id| id.try_into().ok());
         let index = stored.get_first(fields.index).and_then(|index| index.as_str());
-        let body = stored.get_first(fields.body).and_then(|body| body.as_bytes());
+        let body = stored.get_first(fields.body).and_then(|body| body.as_str());
         let (Some(id), Some(index), Some(body)) = (id, index, body) else { return Err(SearchError::Damaged) };
-        let members = body.trim_ascii().strip_prefix(b"{").ok_or(SearchError::Damaged)?.trim_ascii_start();
+        let members = body.trim_ascii().strip_prefix('{').ok_or(SearchError::Damaged)?.trim_ascii_start();
         let mut out = Vec::with_capacity(body.len() + index.len() + 64);
         out.extend_from_slice(b"{\"_id\":\"");
         out.extend_from_slice(&RecordId::from_bytes(id).hex());
         out.extend_from_slice(b"\",\"_index\":");
         serde_json::to_writer(&mut out, index).map_err(|_| SearchError::Damaged)?;
-        out.extend_from_slice(if members.starts_with(b"}") { b"" } else { b"," });
-        out.extend_from_slice(members);
+        out.extend_from_slice(if members.starts_with('}') { b"" } else { b"," });
+        out.extend_from_slice(members.as_bytes());
         Ok(Bytes::from(out))
     }
 }

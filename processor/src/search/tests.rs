@@ -152,6 +152,7 @@ async fn questions_find_what_they_ask_for() {
         ("ful*", &[0, 2, 3]),
         ("blk_388*", &[4]),
         ("message:ter*", &[4]),
+        ("- --", &[0, 1, 2, 3, 4]),
         ("log.level:error", &[0]),
         ("level:ERROR", &[0]),
         ("level:(error OR warn)", &[0, 3]),

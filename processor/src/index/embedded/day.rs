@@ -13,12 +13,12 @@ use std::{
 
 use logmesh_proto::{RecordId, StreamKey};
 use tantivy::{
-    DocSet, IndexReader, IndexWriter, ReloadPolicy, Searcher, TERMINATED, TantivyError, Term,
+    DocAddress, DocSet, IndexReader, IndexWriter, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, TantivyError,
     directory::MmapDirectory,
     directory::error::{OpenDirectoryError, OpenReadError},
     index::{Index, IndexSettings},
     indexer::{IndexWriterOptions, LogMergePolicy, UserOperation},
-    schema::IndexRecordOption,
+    schema::{IndexRecordOption, Value},
     store::{Compressor, ZstdCompressor},
 };
 use thiserror::Error;
@@ -30,7 +30,10 @@ use super::{
 };
 use crate::index::intervals::Intervals;
 
-/// Blocks of stored documents (16 KiB each) that a view keeps inflated for each segment.
+/// Bytes of stored documents that are compressed together. Four times tantivy's own: each block costs a new compressor.
+const STORE_BLOCK_BYTES: usize = 64 << 10;
+
+/// Blocks of stored documents that a view keeps inflated for each segment.
 const STORE_BLOCKS_CACHED: usize = 4;
 
 /// Documents that a writer thread is given at a time.
@@ -136,7 +139,11 @@ impl Day {
         }
         let (schema, fields) = schema::schema();
         let compression = Compressor::Zstd(ZstdCompressor { compression_level: Some(1) });
-        let settings = IndexSettings { docstore_compression: compression, ..IndexSettings::default() };
+        let settings = IndexSettings {
+            docstore_compression: compression,
+            docstore_blocksize: STORE_BLOCK_BYTES,
+            ..IndexSettings::default()
+        };
         let mut index =
             Index::builder().schema(schema).settings(settings).open_or_create(MmapDirectory::open(directory)?)?;
         index.set_tokenizers(schema::tokenizers());
@@ -184,21 +191,27 @@ impl Day {
         if !self.committed.intervals.covers(key, offset) {
             return Ok(false);
         }
-        let term = Term::from_field_bytes(self.fields.id, id.as_bytes());
-        for segment in self.reader.searcher().segment_readers() {
+        let term = schema::key_term(self.fields, id);
+        let searcher = self.reader.searcher();
+        for (ord, segment) in (0..).zip(searcher.segment_readers()) {
             let Some(mut postings) =
-                segment.inverted_index(self.fields.id)?.read_postings(&term, IndexRecordOption::Basic)?
+                segment.inverted_index(self.fields.key)?.read_postings(&term, IndexRecordOption::Basic)?
             else {
                 continue;
             };
             while postings.doc() != TERMINATED {
-                if !segment.is_deleted(postings.doc()) {
+                let doc = postings.doc();
+                if !segment.is_deleted(doc) && self.is_of(&searcher.doc(DocAddress::new(ord, doc))?, id) {
                     return Ok(true);
                 }
                 postings.advance();
             }
         }
         Ok(false)
+    }
+
+    fn is_of(&self, stored: &TantivyDocument, id: &RecordId) -> bool {
+        stored.get_first(self.fields.id).and_then(|found| found.as_bytes()) == Some(id.as_bytes().as_slice())
     }
 
     /// Whether anything waits for a commit.
@@ -240,7 +253,7 @@ impl Day {
         replace: Option<&RecordId>,
     ) -> Result<(), DayError> {
         if let Some(id) = replace {
-            self.pending.operations.push(UserOperation::Delete(Term::from_field_bytes(self.fields.id, id.as_bytes())));
+            self.pending.operations.push(UserOperation::Delete(schema::key_term(self.fields, id)));
         }
         self.pending.operations.push(UserOperation::Add(entry));
         self.pending.intervals.insert(place.0, place.1, place.2);

@@ -12,7 +12,7 @@ use tantivy::DateTime;
 use tantivy::schema::Field;
 use tantivy::schema::document::{Document as TantivyDocument, ReferenceValue, ReferenceValueLeaf, Value};
 
-use super::schema::Fields;
+use super::schema::{self, Fields};
 use crate::document::Document;
 
 /// Deepest level of objects and arrays that is indexed.
@@ -55,12 +55,40 @@ pub(crate) const TIMES: [&str; 4] = ["event.created", "event.ingested", "event.s
 pub(crate) struct Entry {
     fields: Fields,
     id: [u8; 16],
+    key: u64,
     index: Arc<str>,
     timestamp: DateTime,
     sequence: u64,
-    names: Arc<str>,
+    shape: Arc<str>,
     body: Bytes,
     json: sonic_rs::Value,
+    /// Values with a field of their own, found once: the writers ask four times.
+    texts: [Option<(Field, sonic_rs::Value)>; TEXTS],
+}
+
+/// Number of texts with a field of their own.
+const TEXTS: usize = 7;
+
+impl Fields {
+    /// Where the texts with a field of their own stand.
+    fn texts(&self) -> [(Field, &'static [&'static str]); TEXTS] {
+        [
+            (self.message, &["message"]),
+            (self.original, &["event", "original"]),
+            (self.level, &["log", "level"]),
+            (self.host, &["host", "name"]),
+            (self.service, &["service", "name"]),
+            (self.dataset, &["event", "dataset"]),
+            (self.path, &["log", "file", "path"]),
+        ]
+    }
+}
+
+fn at<'a>(mut value: &'a sonic_rs::Value, path: &[&str]) -> Option<&'a sonic_rs::Value> {
+    for key in path {
+        value = value.as_object()?.get(key)?;
+    }
+    Some(value)
 }
 
 /// Reads documents, remembering the sets of paths that it has met.
@@ -77,26 +105,33 @@ impl EntryReader {
     /// # Errors
     /// The body is not one JSON object: the reason, for people.
     pub(crate) fn read(&mut self, document: &Document, fields: Fields, sequence: u64) -> Result<Entry, String> {
+        let body = std::str::from_utf8(&document.body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
         let json: sonic_rs::Value =
-            sonic_rs::from_slice(&document.body).map_err(|error| format!("the body is not JSON: {error}"))?;
+            sonic_rs::from_str(body).map_err(|error| format!("the body is not JSON: {error}"))?;
         if !json.is_object() {
             return Err("the body is not a JSON object".to_owned());
         }
         Ok(Entry {
             fields,
             id: *document.id.as_bytes(),
+            key: schema::key_number(&document.id),
             index: Arc::clone(&document.index),
             timestamp: DateTime::from_timestamp_nanos(document.timestamp_unix_nano),
             sequence,
-            names: self.names_of(&json),
+            shape: self.shape_of(&json),
             body: document.body.clone(),
+            texts: fields
+                .texts()
+                .map(|(field, path)| at(&json, path).filter(|text| text.is_str()).map(|text| (field, text.clone()))),
             json,
         })
     }
 
-    /// The paths of a document, one a line; the same `Arc` for documents of the same shape.
-    fn names_of(&mut self, json: &sonic_rs::Value) -> Arc<str> {
+    /// The paths of a document, a line feed before, between and behind them; the same `Arc` for documents of the same
+    /// shape.
+    fn shape_of(&mut self, json: &sonic_rs::Value) -> Arc<str> {
         self.names.clear();
+        self.names.push('\n');
         self.path.clear();
         collect_names(json, DEPTH_MAX, &mut self.path, &mut self.names);
         let hash = xxhash_rust::xxh3::xxh3_64(self.names.as_bytes());
@@ -131,46 +166,32 @@ fn collect_names(value: &sonic_rs::Value, depth: usize, path: &mut String, names
     }
 }
 
-impl Entry {
-    fn text(&self, path: &[&str]) -> Option<&str> {
-        let mut value = &self.json;
-        for key in path {
-            value = value.as_object()?.get(key)?;
-        }
-        value.as_str()
-    }
-}
-
-const PARTS: usize = 14;
+/// Fields that every document has.
+const OTHERS: usize = 8;
+const PARTS: usize = OTHERS + TEXTS;
 
 impl TantivyDocument for Entry {
     type Value<'a> = Part<'a>;
     type FieldsValuesIter<'a> = std::iter::Flatten<std::array::IntoIter<Option<(Field, Part<'a>)>, PARTS>>;
 
     fn iter_fields_and_values(&self) -> Self::FieldsValuesIter<'_> {
-        let text = |field: Field, path: &[&str]| self.text(path).map(|text| (field, Part::Text(text)));
         let fields = &self.fields;
-        [
+        let json = Node { value: &self.json, own: OWN, depth: DEPTH_MAX, time: Time::Root };
+        let mut parts = [None; PARTS];
+        parts[..OTHERS].copy_from_slice(&[
             Some((fields.id, Part::Bytes(&self.id))),
+            Some((fields.key, Part::Number(self.key))),
             Some((fields.index, Part::Text(&self.index))),
             Some((fields.timestamp, Part::Time(self.timestamp))),
             Some((fields.sequence, Part::Number(self.sequence))),
-            Some((fields.names, Part::Text(&self.names))),
-            Some((fields.body, Part::Bytes(&self.body))),
-            text(fields.message, &["message"]),
-            text(fields.original, &["event", "original"]),
-            text(fields.level, &["log", "level"]),
-            text(fields.host, &["host", "name"]),
-            text(fields.service, &["service", "name"]),
-            text(fields.dataset, &["event", "dataset"]),
-            text(fields.path, &["log", "file", "path"]),
-            Some((
-                fields.document,
-                Part::Json(Node { value: &self.json, own: OWN, depth: DEPTH_MAX, time: Time::Root }),
-            )),
-        ]
-        .into_iter()
-        .flatten()
+            Some((fields.shape, Part::Text(&self.shape))),
+            std::str::from_utf8(&self.body).ok().map(|body| (fields.body, Part::Text(body))),
+            Some((fields.document, Part::Json(json))),
+        ]);
+        for (part, text) in parts[OTHERS..].iter_mut().zip(&self.texts) {
+            *part = text.as_ref().and_then(|(field, text)| Some((*field, Part::Text(text.as_str()?))));
+        }
+        parts.into_iter().flatten()
     }
 }
 

@@ -2,41 +2,53 @@
 //!
 //! | field | holds | for |
 //! |---|---|---|
-//! | `_id` | the id's 16 bytes, indexed and stored | looking up and deleting |
+//! | `_id` | the id's 16 bytes, stored | the answer; telling a document from one with the same key |
+//! | `_key` | the id's first 8 bytes as a number | looking up and deleting by id |
 //! | `_index`, `log.level`, `host.name`, `service.name`, `event.dataset`, `log.file.path` | one term each, also as a column | exact match, counting by value |
 //! | `@timestamp` | nanoseconds, a column | order and time ranges |
 //! | `_seq` | a number that grows with each document written, a column | breaking ties of time; views that stay as they were |
 //! | `message`, `event.original` | words in lower case, with positions | words and phrases |
 //! | `document` | everything else as path and value, numbers typed | `field:value` and ranges |
-//! | `_fields` | the paths that the document has | `field:*` |
+//! | `_shape` | the paths that the document has, all in one term | `field:*` |
 //! | `_body` | the document's JSON, stored | the answer |
+//!
+//! Unique terms cost the most, in building the dictionary of terms and in every merge, and an id is one for each
+//! document: hence the short key. At a billion documents in a directory, the chance that a given document's key belongs
+//! to another one too is 5 in 10^11; where that could lose a document, the whole id is compared. Documents of one kind share their
+//! shape: one term for all, found by reading the few shapes that there are, instead of a term for each path of each document.
 //!
 //! A change to this schema or to the tokenizers makes old days unreadable or their answers wrong: it needs a new
 //! [`VERSION`], and old days are read by the code that knows theirs.
 
+use logmesh_proto::RecordId;
+use tantivy::Term;
 use tantivy::schema::{
-    BytesOptions, DateOptions, DateTimePrecision, FAST, Field, IndexRecordOption, JsonObjectOptions, STORED, Schema,
+    DateOptions, DateTimePrecision, FAST, Field, IndexRecordOption, JsonObjectOptions, NumericOptions, STORED, Schema,
     TextFieldIndexing, TextOptions,
 };
 use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
 
 /// Version of schema and tokenizers, kept in every commit.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// Longest word, in bytes, that is kept whole; of a longer one the beginning is indexed and searched.
 pub(crate) const WORD_BYTES_MAX: usize = 64;
+
+/// Longest term of a shape, in bytes; more paths make several terms.
+const SHAPE_BYTES_MAX: usize = 32 << 10;
 
 /// Longest value of a keyword, in bytes; a longer one is in the document but cannot be searched by `field:value`.
 pub(crate) const KEYWORD_BYTES_MAX: usize = 4096;
 
 const WORDS: &str = "words";
 const KEYWORD: &str = "keyword";
-const LINES: &str = "lines";
+const SHAPES: &str = "shapes";
 
 /// The fields of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) id: Field,
+    pub(crate) key: Field,
     pub(crate) index: Field,
     pub(crate) level: Field,
     pub(crate) host: Field,
@@ -48,7 +60,7 @@ pub(crate) struct Fields {
     pub(crate) message: Field,
     pub(crate) original: Field,
     pub(crate) document: Field,
-    pub(crate) names: Field,
+    pub(crate) shape: Field,
     pub(crate) body: Field,
 }
 
@@ -56,6 +68,17 @@ pub(crate) struct Fields {
 pub(crate) fn schema_fields() -> Fields {
     static FIELDS: std::sync::LazyLock<Fields> = std::sync::LazyLock::new(|| schema().1);
     *FIELDS
+}
+
+/// The number by which a document is looked up: the beginning of its id.
+pub(crate) fn key_number(id: &RecordId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The term by which a document is looked up.
+pub(crate) fn key_term(fields: Fields, id: &RecordId) -> Term {
+    Term::from_field_u64(fields.key, key_number(id))
 }
 
 /// Name of the column of times.
@@ -73,7 +96,8 @@ pub(crate) fn schema() -> (Schema, Fields) {
         || TextOptions::default().set_indexing_options(terms(KEYWORD, IndexRecordOption::Basic)).set_fast("raw");
     let words = || TextOptions::default().set_indexing_options(terms(WORDS, IndexRecordOption::WithFreqsAndPositions));
     let fields = Fields {
-        id: builder.add_bytes_field("_id", BytesOptions::default().set_indexed().set_stored()),
+        id: builder.add_bytes_field("_id", STORED),
+        key: builder.add_u64_field("_key", NumericOptions::default().set_indexed()),
         index: builder.add_text_field("_index", keyword().set_stored()),
         level: builder.add_text_field("log.level", keyword()),
         host: builder.add_text_field("host.name", keyword()),
@@ -91,11 +115,12 @@ pub(crate) fn schema() -> (Schema, Fields) {
                 .set_indexing_options(terms(KEYWORD, IndexRecordOption::Basic))
                 .set_expand_dots_enabled(),
         ),
-        names: builder.add_text_field(
-            "_fields",
-            TextOptions::default().set_indexing_options(terms(LINES, IndexRecordOption::Basic)),
+        shape: builder.add_text_field(
+            "_shape",
+            TextOptions::default().set_indexing_options(terms(SHAPES, IndexRecordOption::Basic)),
         ),
-        body: builder.add_bytes_field("_body", STORED),
+        // As text, which tantivy copies whole; bytes it would copy one by one.
+        body: builder.add_text_field("_body", STORED),
     };
     (builder.build(), fields)
 }
@@ -105,7 +130,7 @@ pub(crate) fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::default();
     manager.register(WORDS, TextAnalyzer::from(Words::default()));
     manager.register(KEYWORD, TextAnalyzer::from(Keyword::default()));
-    manager.register(LINES, TextAnalyzer::from(Lines::default()));
+    manager.register(SHAPES, TextAnalyzer::from(Shapes::default()));
     manager
 }
 
@@ -198,10 +223,26 @@ struct Keyword {
     token: Token,
 }
 
-/// Each line of the text as one term.
+/// Lines, each with a line feed before and behind it, in as few terms as may be; every term begins and ends with one.
 #[derive(Clone, Default)]
-struct Lines {
+struct Shapes {
     token: Token,
+}
+
+/// Pieces of a shape: consecutive ones share the line feed between them.
+struct ShapePieces<'a>(&'a str);
+
+impl<'a> Iterator for ShapePieces<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let bounded = &self.0[..self.0.floor_char_boundary(SHAPE_BYTES_MAX)];
+        // A path that is too long for a term ends the shape; so does the last line feed, alone.
+        let end = bounded.rfind('\n').filter(|end| *end > 0)?;
+        let piece = &self.0[..=end];
+        self.0 = &self.0[end..];
+        Some(piece)
+    }
 }
 
 /// Terms that are pieces of the text as they stand.
@@ -219,12 +260,12 @@ impl Tokenizer for Keyword {
     }
 }
 
-impl Tokenizer for Lines {
-    type TokenStream<'a> = PieceStream<'a, std::str::Lines<'a>>;
+impl Tokenizer for Shapes {
+    type TokenStream<'a> = PieceStream<'a, ShapePieces<'a>>;
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
         self.token.reset();
-        PieceStream { pieces: text.lines(), token: &mut self.token }
+        PieceStream { pieces: ShapePieces(text), token: &mut self.token }
     }
 }
 
@@ -282,5 +323,19 @@ mod tests {
         assert_eq!(terms("two Words\nand lines"), ["two Words\nand lines"]);
         assert_eq!(terms(""), [""]);
         assert_eq!(terms(&"x".repeat(KEYWORD_BYTES_MAX + 1)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_shape_is_one_term_and_a_huge_one_is_cut_between_lines() {
+        assert_eq!(ShapePieces("\na\na.b\nc\n").collect::<Vec<_>>(), ["\na\na.b\nc\n"]);
+        assert_eq!(ShapePieces("\n").count() + ShapePieces("").count(), 0);
+        let paths: Vec<String> = (0..9000).map(|n| format!("fields.key-{n}")).collect();
+        let shape = format!("\n{}\n", paths.join("\n"));
+        let pieces: Vec<&str> = ShapePieces(&shape).collect();
+        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= SHAPE_BYTES_MAX));
+        for path in paths {
+            let line = format!("\n{path}\n");
+            assert_eq!(pieces.iter().filter(|piece| piece.contains(&line)).count(), 1, "{path}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use logmesh_proto::RecordId;
 use tantivy::{
-    DocAddress, DocSet, TERMINATED, TantivyDocument, Term,
+    DocAddress, DocSet, TERMINATED, TantivyDocument,
     schema::{IndexRecordOption, Value},
 };
 use tempfile::TempDir;
@@ -23,18 +23,18 @@ use crate::index::{
 
 /// Bodies of the documents with an id, in a view.
 fn bodies(view: &View, id: RecordId) -> Vec<Bytes> {
-    let term = Term::from_field_bytes(view.fields.id, id.as_bytes());
+    let term = schema::key_term(view.fields, &id);
     let mut found = Vec::new();
     for day in view.days.iter() {
         for (ord, segment) in day.searcher.segment_readers().iter().enumerate() {
-            let inverted = segment.inverted_index(view.fields.id).unwrap();
+            let inverted = segment.inverted_index(view.fields.key).unwrap();
             let Some(mut postings) = inverted.read_postings(&term, IndexRecordOption::Basic).unwrap() else { continue };
             while postings.doc() != TERMINATED {
                 if !segment.is_deleted(postings.doc()) {
                     let address = DocAddress::new(ord as u32, postings.doc());
                     let stored: TantivyDocument = day.searcher.doc(address).unwrap();
-                    let body = stored.get_first(view.fields.body).and_then(|body| body.as_bytes()).unwrap();
-                    found.push(Bytes::copy_from_slice(body));
+                    let body = stored.get_first(view.fields.body).and_then(|body| body.as_str()).unwrap();
+                    found.push(Bytes::copy_from_slice(body.as_bytes()));
                 }
                 postings.advance();
             }

@@ -107,7 +107,9 @@ impl Parser<'_> {
 
     fn one(&mut self, field: Option<&str>) -> Result<Node, QueryError> {
         let begin = self.at;
-        let dashed = self.peek() == Some('-') && self.peek_second().is_some_and(|next| !next.is_whitespace());
+        // A dash alone, and options like `--force`, are words.
+        let negates = |next: char| !next.is_whitespace() && next != '-';
+        let dashed = self.peek() == Some('-') && self.peek_second().is_some_and(negates);
         if self.keyword("NOT") || (dashed && self.take('-')) {
             return self.deeper(begin, |parser| Ok(Node::Not(Box::new(parser.one(field)?))));
         }
