@@ -53,7 +53,12 @@ async fn main() -> Result<()> {
     let raw_bytes = (sample.len() as u64 * rounds) as f64;
     println!("{:.0} documents/s", documents as f64 / wall.as_secs_f64());
     println!("{:.1} us of processor time a document", cpu.as_secs_f64() * 1e6 / documents as f64);
-    println!("{} commits of {} ms, {} bytes of body a document", state.commits, state.commit_ms, body_bytes / documents);
+    println!(
+        "{} commits of {} ms, {} bytes of body a document",
+        state.commits,
+        state.commit_ms,
+        body_bytes / documents
+    );
     println!("{:.2} bytes on disk for each byte of log", bytes_below(directory.path())? as f64 / raw_bytes);
     Ok(())
 }

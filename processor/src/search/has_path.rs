@@ -40,8 +40,7 @@ impl Weight for HasPath {
             if !self.lines.iter().any(|line| line.find(shapes.key()).is_some()) {
                 continue;
             }
-            let mut postings =
-                inverted.read_block_postings_from_terminfo(shapes.value(), IndexRecordOption::Basic)?;
+            let mut postings = inverted.read_block_postings_from_terminfo(shapes.value(), IndexRecordOption::Basic)?;
             while !postings.docs().is_empty() {
                 for doc in postings.docs() {
                     documents.insert(*doc);

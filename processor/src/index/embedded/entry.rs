@@ -122,7 +122,7 @@ impl EntryReader {
             body: document.body.clone(),
             texts: fields
                 .texts()
-                .map(|(field, path)| at(&json, path).filter(|text| text.is_str()).map(|text| (field, text.clone()))),
+                .map(|(field, path)| at(&json, path).filter(JsonValueTrait::is_str).map(|text| (field, text.clone()))),
             json,
         })
     }
