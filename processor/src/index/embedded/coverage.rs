@@ -116,3 +116,131 @@ impl Coverage {
         self.committed.size()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use bytes::Bytes;
+    use logmesh_proto::StreamKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the index would hold: place, id and day of each document.
+    #[derive(Default)]
+    struct Model {
+        committed: Vec<(u64, RecordId, ArrivalDay)>,
+        pending: Vec<(u64, RecordId, ArrivalDay)>,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write { place: u64, text: u8, resend: bool, mode: Mode, day: u32 },
+        Settle { day: u32, committed: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let mode = prop_oneof![4 => Just(Mode::Create), 1 => Just(Mode::Index)];
+        let write = (0_u64..12, 0_u8..2, prop::bool::weighted(0.3), mode, 0_u32..3)
+            .prop_map(|(place, text, resend, mode, day)| Step::Write { place, text, resend, mode, day });
+        let settle = (0_u32..3, prop::bool::weighted(0.7)).prop_map(|(day, committed)| Step::Settle { day, committed });
+        prop_oneof![6 => write, 1 => settle]
+    }
+
+    fn document(place: u64, text: u8, resend: bool) -> Document {
+        let stream_key = StreamKey::from_bytes([u8::try_from(place % 2).unwrap_or_default(); 16]);
+        let offset = place / 2 * 10;
+        Document {
+            id: RecordId::derive(stream_key, offset, &[text]),
+            stream_key,
+            offset,
+            end_offset: offset + 10,
+            index: Arc::from("logmesh-default-2026.11.23"),
+            timestamp_unix_nano: 0,
+            received_unix_nano: 0,
+            resend,
+            body: Bytes::new(),
+        }
+    }
+
+    impl Model {
+        fn find(&self, id: RecordId) -> Option<ArrivalDay> {
+            self.committed.iter().find(|held| held.1 == id).map(|held| held.2)
+        }
+
+        /// What must be decided, by looking through all documents.
+        fn expected(&self, document: &Document, place: u64, mode: Mode) -> Decision {
+            let pending_id = self.pending.iter().find(|held| held.1 == document.id).map(|held| held.2);
+            // The least day, where several hold the place.
+            let pending_place = self.pending.iter().filter(|held| held.0 == place).map(|held| held.2).min();
+            let committed_place = self.committed.iter().any(|held| held.0 == place);
+            match (mode, document.resend) {
+                (Mode::Index, _) => Decision::Add { replace: pending_id.or_else(|| self.find(document.id)) },
+                (Mode::Create, true) => match (pending_id, self.find(document.id)) {
+                    (Some(day), _) => Decision::SameAsPending(day),
+                    (None, Some(_)) => Decision::Exists,
+                    (None, None) => Decision::Add { replace: None },
+                },
+                (Mode::Create, false) => match (committed_place, pending_place) {
+                    (true, _) => Decision::Exists,
+                    (false, Some(day)) => Decision::SameAsPending(day),
+                    (false, None) => Decision::Add { replace: None },
+                },
+            }
+        }
+
+        fn add(&mut self, place: u64, id: RecordId, day: ArrivalDay) {
+            self.pending.retain(|held| held.1 != id);
+            self.pending.push((place, id, day));
+        }
+
+        fn settle(&mut self, day: ArrivalDay, committed: bool) {
+            let (settled, pending) = std::mem::take(&mut self.pending).into_iter().partition(|held| held.2 == day);
+            self.pending = pending;
+            let settled: Vec<_> = settled;
+            for held in settled.into_iter().filter(|_| committed) {
+                self.committed.retain(|old| old.1 != held.1);
+                self.committed.push(held);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn decisions_are_those_of_an_index_that_looks_through_all_its_documents(
+            steps in prop::collection::vec(step(), 0..120),
+        ) {
+            let (mut coverage, mut model) = (Coverage::default(), Model::default());
+            for step in steps {
+                match step {
+                    Step::Settle { day, committed } => {
+                        let day = ArrivalDay::from_number(day);
+                        coverage.settle(day, committed);
+                        model.settle(day, committed);
+                    }
+                    Step::Write { place, text, resend, mode, day } => {
+                        let document = document(place, text, resend);
+                        let find = |document: &Document| Ok::<_, Infallible>(model.find(document.id));
+                        let Ok(decision) = coverage.decide(&document, mode, find);
+                        prop_assert_eq!(decision, model.expected(&document, place, mode));
+                        if let Decision::Add { replace } = decision {
+                            let day = replace.unwrap_or(ArrivalDay::from_number(day));
+                            coverage.added(&document, day);
+                            model.add(place, document.id, day);
+                        }
+                    }
+                }
+                let mut ids: Vec<RecordId> = model.committed.iter().chain(&model.pending).map(|held| held.1).collect();
+                let written = ids.len();
+                ids.sort_unstable();
+                ids.dedup();
+                // A replacement waits beside the document that it will take the place of, on the same day.
+                let replacing = model.pending.iter().filter(|held| model.find(held.1) == Some(held.2)).count();
+                prop_assert_eq!(written, ids.len() + replacing, "no document is held twice");
+            }
+        }
+    }
+}
