@@ -137,15 +137,7 @@ impl Day {
         if !directory.join("meta.json").try_exists()? && has_segments(directory)? {
             return Err(io::Error::other("meta.json is missing beside segment files").into());
         }
-        let (schema, fields) = schema::schema();
-        let compression = Compressor::Zstd(ZstdCompressor { compression_level: Some(1) });
-        let settings = IndexSettings {
-            docstore_compression: compression,
-            docstore_blocksize: STORE_BLOCK_BYTES,
-            ..IndexSettings::default()
-        };
-        let mut index =
-            Index::builder().schema(schema).settings(settings).open_or_create(MmapDirectory::open(directory)?)?;
+        let (mut index, fields) = open_index(directory)?;
         index.set_tokenizers(schema::tokenizers());
         let committed = committed_of(&index)?;
         let reader = index
@@ -317,6 +309,27 @@ impl Day {
         }
         Ok(())
     }
+}
+
+/// Opens the index, or makes one. What another version wrote is told from damage before its schema is looked at.
+fn open_index(directory: &Path) -> Result<(Index, Fields), DayError> {
+    let (schema, fields) = schema::schema();
+    let files = MmapDirectory::open(directory)?;
+    if !directory.join("meta.json").try_exists()? {
+        let compression = Compressor::Zstd(ZstdCompressor { compression_level: Some(1) });
+        let settings = IndexSettings {
+            docstore_compression: compression,
+            docstore_blocksize: STORE_BLOCK_BYTES,
+            ..IndexSettings::default()
+        };
+        return Ok((Index::create(files, schema, settings)?, fields));
+    }
+    let index = Index::open(files)?;
+    committed_of(&index)?;
+    if index.schema() != schema {
+        return Err(io::Error::other("its schema is not that of its version").into());
+    }
+    Ok((index, fields))
 }
 
 fn committed_of(index: &Index) -> Result<Committed, DayError> {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use logmesh_proto::RecordId;
@@ -178,6 +179,28 @@ async fn a_damaged_day_is_set_aside_and_named_and_the_others_go_on() {
     assert_eq!(index.view().documents(), 1);
     let outcomes = create(&index, &documents).await;
     assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Exists], "twice beats lost");
+}
+
+#[tokio::test]
+async fn a_day_of_another_version_is_refused_and_stays_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = Embedded::open(config(directory.path())).unwrap();
+    create(&index, &[document(1, 0, "first")]).await;
+    index.close().await;
+    let meta = directory.path().join("days/2026-11-23/meta.json");
+    let mut content: serde_json::Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
+    let mut payload = STANDARD.decode(content["payload"].as_str().unwrap()).unwrap();
+    let length = payload.len() - 4;
+    payload[1] = schema::VERSION - 1;
+    let crc = crc32c::crc32c(&payload[..length]);
+    payload[length..].copy_from_slice(&crc.to_le_bytes());
+    content["payload"] = serde_json::Value::from(STANDARD.encode(payload));
+    content["schema"][0]["name"] = serde_json::Value::from("_another");
+    fs::write(&meta, content.to_string()).unwrap();
+    let error = Embedded::open(config(directory.path())).err().unwrap();
+    assert!(matches!(error, OpenError::Day { .. }));
+    assert!(error.to_string().contains("another version of logmesh"), "{error}");
+    assert!(meta.is_file());
 }
 
 #[tokio::test]
