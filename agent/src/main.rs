@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use logmesh_agent::command;
+use logmesh_agent::command::AgentService;
+use logmesh_runtime::service;
 
 /// Tails files and ships them to gateways, none lost and none twice.
 #[derive(Debug, Parser)]
@@ -15,11 +16,11 @@ use logmesh_agent::command;
 )]
 struct CommandLine {
     #[command(flatten)]
-    arguments: command::Arguments,
+    arguments: service::Arguments,
 }
 
 fn main() -> ExitCode {
-    command::run("logmesh-agent", &CommandLine::parse().arguments)
+    service::run::<AgentService>("logmesh-agent", &CommandLine::parse().arguments)
 }
 
 #[cfg(test)]

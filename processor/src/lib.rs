@@ -15,6 +15,7 @@ mod lane;
 pub mod parse;
 mod processor;
 mod progress;
+#[cfg(feature = "embedded")]
 pub mod search;
 mod trouble;
 

@@ -12,6 +12,7 @@ pub mod config;
 mod context;
 pub mod health;
 pub mod process;
+pub mod service;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;

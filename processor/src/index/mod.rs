@@ -15,9 +15,11 @@ use crate::document::Document;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(any(test, feature = "faults"))]
 pub mod faulty;
+#[cfg(feature = "embedded")]
 mod intervals;
 
 /// How documents are written.
