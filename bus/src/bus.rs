@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::{AppendError, BusError, Consumer, Delivery, PartitionLag, Record, Subscription};
+use crate::{AppendError, BusError, Consumer, Delivered, Delivery, PartitionLag, Record, Subscription, TopicPartition};
 
 /// A durable, partitioned log with consumer groups.
 ///
@@ -45,6 +45,28 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError::Unavailable`], [`BusError::Denied`] or [`BusError::Fatal`]; an unknown group is an empty list.
     fn lag(&self, group: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>>;
 
+    /// Every partition of the topics that exist and match `topics` (names or patterns, as in [`Subscription::topics`]), in order,
+    /// and which offsets it holds now. No group is involved, and nothing is made or registered by asking.
+    ///
+    /// # Errors
+    /// [`BusError::Invalid`] for what can be no topic's name or pattern; otherwise the bus's state.
+    fn ranges(&self, topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>>;
+
+    /// Records of `partition` at or above offset `from`, in order, without any group: nothing is registered, committed, or
+    /// held back from removal. About `bytes_max` bytes of them, but at least one where there is one, however large; none at
+    /// the end. A `from` below the earliest record kept begins with that one.
+    ///
+    /// For looking at what is there, a page at a time; who follows a topic subscribes.
+    ///
+    /// # Errors
+    /// [`BusError::Invalid`] for a partition that does not exist; otherwise the bus's state.
+    fn read(
+        &self,
+        partition: &TopicPartition,
+        from: u64,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>>;
+
     /// What an operator should know right now; readiness follows it. The default never changes from [`Condition::Ok`].
     fn condition(&self) -> watch::Receiver<Condition> {
         watch::channel(Condition::Ok).1
@@ -70,6 +92,19 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
         self.as_ref().lag(group)
     }
 
+    fn ranges(&self, topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
+        self.as_ref().ranges(topics)
+    }
+
+    fn read(
+        &self,
+        partition: &TopicPartition,
+        from: u64,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
+        self.as_ref().read(partition, from, bytes_max)
+    }
+
     fn condition(&self) -> watch::Receiver<Condition> {
         self.as_ref().condition()
     }
@@ -77,6 +112,17 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
     fn close(&self, grace: Duration) -> BoxFuture<'_, ()> {
         self.as_ref().close(grace)
     }
+}
+
+/// Which offsets a partition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionRange {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// No record below is kept any more; equal to `end` when there is none at all.
+    pub earliest: u64,
+    /// The offset that the next durable record gets.
+    pub end: u64,
 }
 
 /// How a bus fares as a whole.

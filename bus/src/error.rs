@@ -117,8 +117,8 @@ pub enum BusError {
         /// What was asked for.
         requested: u64,
     },
-    /// The subscription or group cannot be served as asked; asking again changes nothing.
-    #[error("the subscription is not possible: {reason}")]
+    /// A subscription, group or partition cannot be served as asked; asking again changes nothing.
+    #[error("what was asked of the bus is not possible: {reason}")]
     Invalid {
         /// What is wrong, and what would be right.
         reason: String,

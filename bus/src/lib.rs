@@ -17,7 +17,7 @@ mod error;
 pub mod local;
 mod record;
 
-pub use bus::{Bus, Condition};
+pub use bus::{Bus, Condition, PartitionRange};
 pub use consumer::{Assignment, Consumer, Delivered, Event, PartitionLag, Subscription};
 pub use delivery::{Delivery, DeliverySender};
 pub use error::{AppendError, BusError, Scope};

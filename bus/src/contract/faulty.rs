@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    AppendError, Bus, BusError, Condition, Consumer, Delivery, Event, PartitionLag, Record, Subscription,
-    TopicPartition,
+    AppendError, Bus, BusError, Condition, Consumer, Delivered, Delivery, Event, PartitionLag, PartitionRange, Record,
+    Subscription, TopicPartition,
 };
 
 /// Wraps a bus; what goes wrong is said through [`Faults`], at any time.
@@ -140,6 +140,19 @@ impl<B: Bus> Bus for Faulty<B> {
 
     fn lag(&self, group: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
         self.inner.lag(group)
+    }
+
+    fn ranges(&self, topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
+        self.inner.ranges(topics)
+    }
+
+    fn read(
+        &self,
+        partition: &TopicPartition,
+        from: u64,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
+        self.inner.read(partition, from, bytes_max)
     }
 
     fn condition(&self) -> watch::Receiver<Condition> {

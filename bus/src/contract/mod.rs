@@ -7,6 +7,7 @@ mod assignment;
 mod commits;
 mod delivery;
 mod faulty;
+mod looking;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use self::assignment::*;
 pub use self::commits::*;
 pub use self::delivery::*;
 pub use self::faulty::{Faults, Faulty};
+pub use self::looking::*;
 use crate::{Bus, Consumer, Delivered, Event, Position, Record, Subscription, TopicPartition};
 
 /// How long a test waits for something that must come.
@@ -62,6 +64,10 @@ macro_rules! contract_tests {
             a_dropped_consumer_leaves_its_share_to_the_other
             a_paused_partition_holds_back_no_other
             a_dropped_next_loses_nothing
+            ranges_tell_every_partition_of_what_exists
+            reading_without_a_group_shows_all_and_disturbs_nobody
+            a_record_larger_than_the_page_is_read_alone
+            reading_what_is_not_there_is_refused
         );
     };
     (@each $rig:expr; $($name:ident)*) => {

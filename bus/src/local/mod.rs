@@ -28,6 +28,7 @@ mod consumer;
 mod group;
 mod index;
 mod keeper;
+mod look;
 mod options;
 mod scribe;
 mod shared;
@@ -61,7 +62,8 @@ use self::store::{Opening, Store};
 use self::topics::{Ends, Topic};
 use self::wake::Wake;
 use crate::{
-    AppendError, Bus, BusError, Condition, Consumer, Delivery, PartitionLag, Record, Subscription, is_topic_name,
+    AppendError, Bus, BusError, Condition, Consumer, Delivered, Delivery, PartitionLag, PartitionRange, Record,
+    Subscription, TopicPartition, is_topic_name,
 };
 
 /// Most partitions of a topic.
@@ -252,6 +254,20 @@ impl Bus for LocalBus {
         async move { shared.group_lag(&group) }.boxed()
     }
 
+    fn ranges(&self, topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
+        let ranges = check_topics(topics).and_then(|()| look::ranges(&self.shared, topics));
+        std::future::ready(ranges).boxed()
+    }
+
+    fn read(
+        &self,
+        partition: &TopicPartition,
+        from: u64,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
+        look::read(self.shared.clone(), partition.clone(), from, bytes_max).boxed()
+    }
+
     fn condition(&self) -> watch::Receiver<Condition> {
         self.shared.conditions.subscribe()
     }
@@ -376,10 +392,15 @@ fn check_subscription(subscription: &Subscription) -> Result<(), BusError> {
     if !(1..=249).contains(&subscription.group.len()) {
         return invalid("a group's name has 1 to 249 bytes");
     }
-    if subscription.topics.is_empty() {
+    check_topics(&subscription.topics)
+}
+
+fn check_topics(topics: &[String]) -> Result<(), BusError> {
+    let invalid = |reason: &str| Err(BusError::Invalid { reason: reason.to_owned() });
+    if topics.is_empty() {
         return invalid("at least one topic or pattern is needed");
     }
-    match subscription.topics.iter().find(|topic| !is_topic_name(&topic.replace('*', "-"))) {
+    match topics.iter().find(|topic| !is_topic_name(&topic.replace('*', "-"))) {
         Some(topic) => invalid(&format!("`{topic}` is neither a topic's name nor a pattern of one")),
         None => Ok(()),
     }

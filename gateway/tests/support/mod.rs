@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use logmesh_bus::{
-    AppendError, Bus, BusError, Condition, Consumer, Delivery, DeliverySender, PartitionLag, Position, Record,
-    Subscription,
+    AppendError, Bus, BusError, Condition, Consumer, Delivered, Delivery, DeliverySender, PartitionLag, PartitionRange,
+    Position, Record, Subscription, TopicPartition,
 };
 use logmesh_certs::{Authority, Existing, Issued, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_gateway::{Config, Gateway, PolicyRule};
@@ -116,6 +116,14 @@ impl Bus for MemoryBus {
     }
 
     fn lag(&self, _: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn ranges(&self, _: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn read(&self, _: &TopicPartition, _: u64, _: usize) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 

@@ -76,6 +76,30 @@ async fn offsets_go_on_after_everything_was_removed() {
 }
 
 #[tokio::test]
+async fn looking_holds_back_no_removal_and_begins_with_what_is_kept() {
+    let local = Local::new();
+    let bus = local.bus();
+    let count = fill(&bus, "logs", 4).await;
+    let before = bus.ranges(&["logs".to_owned()]).await.expect("known");
+    assert_eq!(before.iter().map(|range| range.end - range.earliest).sum::<u64>(), count as u64);
+    let mut consumer = join(&bus, "group", "logs").await;
+    let seen = read(consumer.as_mut(), count).await;
+    commit(consumer.as_mut(), &seen).await;
+    drop(consumer);
+    bus.close(Duration::from_secs(30)).await;
+    assert_eq!(segments(&bus, 0), 1, "what was only looked at goes");
+    drop(bus);
+    let bus = local.bus();
+    let after = bus.ranges(&["logs".to_owned()]).await.expect("known");
+    assert!(after.iter().any(|range| range.earliest > 0), "{after:?}");
+    for range in after {
+        let page = bus.read(&range.partition, 0, 8 << 20).await.expect("reads");
+        assert_eq!(page.len() as u64, range.end - range.earliest, "{range:?}");
+        assert_eq!(page.first().map_or(range.end, |first| first.offset), range.earliest);
+    }
+}
+
+#[tokio::test]
 async fn a_topic_without_readers_is_kept_and_set_apart_holds_back_nobody() {
     let local = Local::new();
     let options = LocalOptions { set_apart: vec!["dead.*".to_owned()], ..local.options() };

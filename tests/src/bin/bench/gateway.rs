@@ -13,7 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::BoxFuture;
-use logmesh_bus::{AppendError, Bus, BusError, Consumer, Delivery, PartitionLag, Position, Record, Subscription};
+use logmesh_bus::{
+    AppendError, Bus, BusError, Consumer, Delivered, Delivery, PartitionLag, PartitionRange, Position, Record,
+    Subscription, TopicPartition,
+};
 use logmesh_certs::{Authority, Existing, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_gateway::{Config, Gateway, PolicyRule};
 use logmesh_proto::{Envelope, v1};
@@ -240,6 +243,19 @@ impl Bus for NullBus {
     }
 
     fn lag(&self, _group: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn ranges(&self, _topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn read(
+        &self,
+        _partition: &TopicPartition,
+        _from: u64,
+        _bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
