@@ -64,6 +64,9 @@ struct Work {
     /// Numbers assignments, so that reports of an earlier one are told apart.
     epoch: u64,
     reading: Condition,
+    /// Batches that the bus removed unread, which a person must acknowledge.
+    retention: Condition,
+    lost: u64,
     shared: Arc<Shared>,
 }
 
@@ -103,6 +106,8 @@ impl Processor {
         let reading = self.context.health.condition("processor.bus");
         let consumer = self.bus.subscribe(self.shared.config.load().subscription()).await?;
         reading.clear();
+        let retention = self.context.health.condition("processor.bus_retention");
+        retention.clear();
         let (finished_sender, mut finished) = mpsc::channel(1024);
         let mut work = Work {
             consumer,
@@ -113,6 +118,8 @@ impl Processor {
             share: watch::channel(self.shared.config.load().memory_bytes).0,
             epoch: 0,
             reading,
+            retention,
+            lost: 0,
             shared: Arc::clone(&self.shared),
         };
         let lag = self.register_status();
@@ -196,11 +203,21 @@ impl Work {
                 }
                 self.divide();
             }
-            Event::Gap { partition, from, to } => {
-                tracing::error!(%partition, from, to, "the bus removed batches before they were read");
-                self.shared.instruments.gap(to - from);
-            }
+            Event::Gap { partition, from, to } => self.miss(&partition, from, to),
         }
+    }
+
+    /// Batches that will never come: counted, and said until somebody knows.
+    fn miss(&mut self, partition: &TopicPartition, from: u64, to: u64) {
+        tracing::error!(%partition, from, to, "the bus removed batches before they were read");
+        self.shared.instruments.gap(to - from);
+        self.lost += to - from;
+        self.retention.keep(format!(
+            "the bus removed {} batches before they were read, the last ones {from} to {} of {partition}: they are lost; \
+             raise the topic's retention, then acknowledge (POST /acknowledge/processor.bus_retention)",
+            self.lost,
+            to - 1
+        ));
     }
 
     fn take(&mut self, partition: TopicPartition, committed: u64) {

@@ -60,6 +60,8 @@ pub struct Reason {
     pub reason: String,
     /// Since when it has been in this degree, in milliseconds since 1970 (UTC).
     pub since_unix_ms: u64,
+    /// Whether it stays until a person acknowledges it ([`Health::acknowledge`]).
+    pub acknowledge: bool,
 }
 
 /// How often new words about an unchanged degree are logged.
@@ -83,6 +85,8 @@ struct Now {
     state: State,
     reason: String,
     since: SystemTime,
+    /// Whether it stays until a person says that they know.
+    kept: bool,
     /// When a line was last written about it.
     logged: Option<Instant>,
 }
@@ -96,8 +100,8 @@ impl Health {
     /// The condition of that name, made as *starting* if it is new.
     pub fn condition(&self, name: &'static str) -> Condition {
         let starting = || {
-            let now =
-                Now { state: State::Starting, reason: "starting".to_owned(), since: SystemTime::now(), logged: None };
+            let (reason, since) = ("starting".to_owned(), SystemTime::now());
+            let now = Now { state: State::Starting, reason, since, kept: false, logged: None };
             Arc::new(Cell { name, now: Mutex::new(now) })
         };
         Condition { cell: Arc::clone(lock(&self.conditions).entry(name).or_insert_with(starting)) }
@@ -125,6 +129,21 @@ impl Health {
             .build();
     }
 
+    /// A person says that they know of a condition that was [kept](Condition::keep): it is *ok* again. Answers whether there
+    /// was such a one.
+    pub fn acknowledge(&self, name: &str) -> bool {
+        let conditions = lock(&self.conditions);
+        let Some(cell) = conditions.get(name) else { return false };
+        let mut now = lock(&cell.now);
+        if !std::mem::take(&mut now.kept) {
+            return false;
+        }
+        tracing::info!(condition = name, reason = now.reason, "acknowledged");
+        now.state = State::Ok;
+        now.reason.clear();
+        true
+    }
+
     /// What stands between this process and being ready, and what merely should be known.
     pub fn readiness(&self) -> Readiness {
         let reasons: Vec<Reason> = lock(&self.conditions).values().filter_map(|cell| cell.reason()).collect();
@@ -146,6 +165,13 @@ impl Condition {
         if let Some(Change { reason, .. }) = self.enter(State::Warning, reason, Instant::now()) {
             tracing::warn!(condition = self.cell.name, reason, "degraded");
         }
+    }
+
+    /// As [`set`](Self::set), for what cannot be undone: it stays, through [`clear`](Self::clear) too, until a person
+    /// acknowledges it.
+    pub fn keep(&self, reason: impl AsRef<str> + Into<String>) {
+        self.set(reason);
+        lock(&self.cell.now).kept = true;
     }
 
     /// It stops because it was told to: not ready, and nothing to log.
@@ -170,7 +196,7 @@ impl Condition {
     /// one failure, and its new words are logged only after a while, as they may hold a count.
     fn enter(&self, state: State, reason: impl AsRef<str> + Into<String>, at: Instant) -> Option<Change> {
         let mut now = lock(&self.cell.now);
-        if now.state == state && now.reason == reason.as_ref() {
+        if (now.state == state && now.reason == reason.as_ref()) || (now.kept && state != State::Failing) {
             return None;
         }
         let before = now.state;
@@ -198,6 +224,7 @@ impl Cell {
             state: now.state,
             reason: now.reason.clone(),
             since_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            acknowledge: now.kept,
         })
     }
 }
@@ -279,6 +306,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_undone_stays_until_it_is_acknowledged() {
+        let health = Health::new();
+        let lost = health.condition("bus_retention");
+        lost.clear();
+        assert!(!health.acknowledge("bus_retention"), "there is nothing to acknowledge yet");
+        lost.keep("3 batches were removed unread");
+        lost.clear();
+        assert!(!health.readiness().ready);
+        assert!(health.readiness().reasons[0].acknowledge);
+        lost.keep("5 batches were removed unread");
+        assert_eq!(health.readiness().reasons[0].reason, "5 batches were removed unread");
+        assert!(health.acknowledge("bus_retention"));
+        assert!(health.readiness().ready);
+        assert!(!health.acknowledge("unknown"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The admin address: liveness, readiness, metrics and status over HTTP, and whatever routes a process adds.
+//! The admin address: liveness, readiness, metrics and status over HTTP, acknowledging what cannot be undone, and whatever
+//! routes a process adds.
 //!
 //! Owns the listener's loop, every connection's life and the token check. Does not own what is shown. Invariants:
 //! - A peer that says nothing, or never stops talking, delays the end by at most [`DRAIN`].

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
@@ -22,6 +22,7 @@ pub(super) fn router(admin: Admin, extra: Router) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/acknowledge/{condition}", post(acknowledge))
         .with_state(Arc::new(admin))
         .merge(extra)
         .fallback(not_found)
@@ -45,6 +46,14 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
     Json(admin.status.snapshot()).into_response()
+}
+
+/// For conditions that say `"acknowledge": true` at `/readyz`.
+async fn acknowledge(State(admin): State<Arc<Admin>>, Path(condition): Path<String>) -> Response {
+    if admin.health.acknowledge(&condition) {
+        return Json(json!({ "acknowledged": condition })).into_response();
+    }
+    fault(StatusCode::NOT_FOUND, &format!("no condition named {condition} waits to be acknowledged"))
 }
 
 async fn not_found(request: Request) -> Response {

@@ -194,3 +194,14 @@ fn an_address_that_others_reach_needs_a_token() {
         assert!(!check(address, Some(&token)), "{address}");
     }
 }
+
+#[tokio::test]
+async fn a_kept_condition_is_acknowledged_over_http_once() {
+    let served = Served::start(None, Router::new()).await;
+    served.health.condition("lost").keep("7 batches");
+    assert_eq!(served.get("/readyz").await.0, 503);
+    let acknowledge = "POST /acknowledge/lost";
+    assert_eq!(served.ask(acknowledge, "Content-Length: 0\r\n").await.0, 200);
+    assert_eq!(served.get("/readyz").await.0, 200);
+    assert_eq!(served.ask(acknowledge, "Content-Length: 0\r\n").await.0, 404, "there is nothing left");
+}
