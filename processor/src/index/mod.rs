@@ -1,8 +1,8 @@
 //! The index: where documents become searchable.
 //!
 //! Owns the seam [`Index`] between the processor and whatever keeps documents, the words for what became of each
-//! ([`Outcome`]), and the implementation for one machine ([`embedded`]). It does not decide what a document is
-//! (`document`), nor how it is asked for (`search`).
+//! ([`Outcome`]), and the implementations: for one machine ([`embedded`]), and on servers (`elasticsearch`). It does not
+//! decide what a document is (`document`), nor how it is asked for (`search`).
 //!
 //! What every implementation promises is written as tests in `contract`; an implementation that passes them may be put
 //! behind the seam.
@@ -15,6 +15,8 @@ use crate::document::Document;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "elasticsearch")]
+pub mod elasticsearch;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(any(test, feature = "faults"))]
