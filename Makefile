@@ -23,10 +23,20 @@ setup: ## Install missing system packages (Debian), or name them
 	command -v c++ >/dev/null || packages+=(g++); \
 	command -v unshare >/dev/null || packages+=(util-linux); \
 	command -v git >/dev/null || packages+=(git); \
+	command -v pkg-config >/dev/null || packages+=(pkg-config); \
+	pkg-config --exists openssl 2>/dev/null || packages+=(libssl-dev); \
+	command -v mvn >/dev/null || packages+=(maven); \
+	jdk=openjdk-17-jdk-headless; \
+	for javac in "$${JAVA_HOME:-}/bin/javac" javac /usr/lib/jvm/*/bin/javac; do \
+	  [[ "$$("$$javac" -version 2>&1)" =~ ^javac\ ([0-9]+) ]] && (( BASH_REMATCH[1] >= 17 )) && jdk="" && break; \
+	done; \
+	[[ -z $$jdk ]] || packages+=($$jdk); \
 	if (( $${#packages[@]} )); then \
 	  sudo=""; [[ $$(id -u) == 0 ]] || sudo="sudo -n"; \
 	  if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
-	    $$sudo apt-get update -q && $$sudo apt-get install -q -y --no-install-recommends "$${packages[@]}"; \
+	    $$sudo apt-get update -q; \
+	    apt-cache show openjdk-17-jdk-headless >/dev/null 2>&1 || packages=("$${packages[@]/openjdk-17-jdk-headless/default-jdk-headless}"); \
+	    $$sudo apt-get install -q -y --no-install-recommends "$${packages[@]}"; \
 	  else \
 	    echo "missing: $${packages[*]}; install them with your package manager, then try again" >&2; exit 1; \
 	  fi; \

@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 
-const PACKAGES: &str = "install openjdk-17-jdk-headless and maven (Debian's names; `make setup` does it)";
+use crate::java::{Java, OLDEST};
+
+/// Pinned, for what it does differs between versions.
+const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
 
 /// The directory `<target>/rig/<name>`, filled by `fill` if it is not there.
 pub(crate) fn cached(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
@@ -37,27 +39,25 @@ pub(crate) fn cached(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     Ok(entry)
 }
 
-/// The Java to run: of `JAVA_HOME`, or else of the path.
-pub(crate) fn java() -> Result<&'static Path> {
-    static JAVA: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let java = JAVA.get_or_init(|| {
-        let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
-        let java = home.filter(|java| java.is_file()).unwrap_or_else(|| PathBuf::from("java"));
-        match Command::new(&java).arg("-version").output() {
-            Ok(output) if output.status.success() => Ok(java),
-            Ok(output) => Err(format!("{} -version failed ({}): {PACKAGES}", java.display(), output.status)),
-            Err(error) => Err(format!("cannot run {}: {error}: {PACKAGES}", java.display())),
-        }
-    });
-    java.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+/// Copies all jars that the `pom.xml` in a directory names, and theirs, into its directory `libs`.
+pub(crate) fn copy_dependencies(directory: &Path) -> Result<()> {
+    maven(directory, &[&format!("{DEPENDENCY_PLUGIN}:copy-dependencies"), "-DoutputDirectory=libs"])
 }
 
-/// Runs Maven in a directory.
-pub(crate) fn maven(directory: &Path, arguments: &[&str]) -> Result<()> {
-    java()?;
+/// Unpacks a zip, named as Maven does (`group:name:version:zip`), into a directory.
+pub(crate) fn unpack(artefact: &str, directory: &Path) -> Result<()> {
+    let (artefact, output) = (format!("-Dartifact={artefact}"), format!("-DoutputDirectory={}", directory.display()));
+    // Maven leaves marks where it runs.
+    let elsewhere = tempfile::tempdir()?;
+    maven(elsewhere.path(), &[&format!("{DEPENDENCY_PLUGIN}:unpack"), &artefact, &output])
+}
+
+fn maven(directory: &Path, arguments: &[&str]) -> Result<()> {
+    Java::find(OLDEST)?;
     let mut command = Command::new("mvn");
     command.args(["-q", "-B"]).args(arguments).current_dir(directory);
-    run(&mut command).with_context(|| format!("Maven could not fetch what the tests need: {PACKAGES}"))
+    run(&mut command)
+        .context("Maven could not fetch what the tests need (if it is missing: `make setup`, or install maven)")
 }
 
 /// Runs a command to its end; the error bears what it said.

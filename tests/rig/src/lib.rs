@@ -10,12 +10,16 @@
 
 mod artefacts;
 mod blocking;
+mod certificates;
+mod java;
 mod kafka;
 mod ports;
 mod scratch;
+mod search;
 mod server;
 
 pub use kafka::{Kafka, ReadRecord};
+pub use search::{ADMIN, Credentials, Elasticsearch, OpenSearch, PASSWORD, SearchServer};
 
 /// A name that no other test uses at a shared server, good for topics, groups, indexes and users.
 #[must_use]

@@ -78,8 +78,9 @@ impl Server {
         }
     }
 
+    /// Signals it and all it started.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(self.pid, signal).with_context(|| format!("cannot signal {}", self.pid()))
+        kill_process_group(self.pid, signal).with_context(|| format!("cannot signal {}", self.pid()))
     }
 
     /// Kills it and all it started, and waits until they are gone.

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::artefacts::{cached, java, maven, run};
+use crate::artefacts::{cached, copy_dependencies, run};
+use crate::java::{Java, OLDEST};
 
 const VERSION: &str = "4.3.1";
 const POM: &str = include_str!("../../files/kafka/pom.xml");
@@ -21,7 +22,7 @@ fn home() -> Result<PathBuf> {
     cached(&format!("kafka-{VERSION}"), |directory| {
         std::fs::write(directory.join("pom.xml"), POM.replace("@VERSION@", VERSION))?;
         std::fs::write(directory.join("log4j2.properties"), LOG4J)?;
-        maven(directory, &["dependency:copy-dependencies", "-DoutputDirectory=libs"])
+        copy_dependencies(directory)
     })
     .context("Kafka's jars")
 }
@@ -31,7 +32,7 @@ pub(super) fn broker(properties: &Path, jvm: &[String]) -> Result<Vec<OsString>>
     let home = home()?;
     let mut logging = OsString::from("-Dlog4j2.configurationFile=");
     logging.push(home.join("log4j2.properties"));
-    let mut words = vec![java()?.into()];
+    let mut words = vec![Java::find(OLDEST)?.command().into()];
     words.extend(JVM.map(OsString::from));
     words.extend(jvm.iter().map(OsString::from));
     words.extend([logging, "-cp".into(), home.join("libs/*").into(), "kafka.Kafka".into(), properties.into()]);
@@ -52,7 +53,7 @@ pub(super) fn format(data: &Path, name: &str, node: usize, scram: &[String]) -> 
             data.display()
         );
         std::fs::write(&properties, settings)?;
-        let mut command = Command::new(java()?);
+        let mut command = Command::new(Java::find(OLDEST)?.command());
         command.args(JVM).arg("-cp").arg(home.join("libs/*"));
         command.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&properties);
         command.args(scram.iter().flat_map(|user| ["--add-scram", user]));

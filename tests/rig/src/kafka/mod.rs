@@ -42,7 +42,7 @@ impl Kafka {
     #[must_use]
     pub fn shared() -> &'static Kafka {
         static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
-        match SHARED.get_or_init(|| Kafka::start(&[]).map_err(|error| format!("{error:?}"))) {
+        match SHARED.get_or_init(|| Kafka::start(&[]).map_err(|error| format!("{error:#}"))) {
             Ok(kafka) => kafka,
             Err(error) => panic!("the shared Kafka did not start: {error}"),
         }
