@@ -24,6 +24,8 @@ use crate::{
     index::{Mode, Outcome},
 };
 
+mod membership;
+
 /// Five times what anything here should take.
 const WITHIN: Duration = Duration::from_secs(20);
 
