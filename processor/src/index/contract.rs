@@ -25,6 +25,15 @@ pub trait Subject: Send + Sync {
     fn index(&self) -> &dyn Index;
     /// Bodies of the searchable documents with this id, by a search that starts now.
     fn find(&self, id: RecordId) -> BoxFuture<'_, Vec<Bytes>>;
+    /// Body of the document with this id, as it is promised to be found at once: by a search, where the index does not say
+    /// otherwise.
+    fn find_at_once(&self, id: RecordId) -> BoxFuture<'_, Vec<Bytes>> {
+        self.find(id)
+    }
+    /// Waits until searches see what was answered, where the index promises that for later than the answer.
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// From now on no write becomes durable.
     fn break_writes(&self);
     /// Writes are possible again.
@@ -70,6 +79,11 @@ async fn create(subject: &dyn Subject, documents: &[Document]) -> Vec<Outcome> {
 }
 
 async fn assert_each_is_there_once(subject: &dyn Subject, documents: &[Document]) {
+    for document in documents {
+        let found = subject.find_at_once(document.id).await;
+        assert_eq!(found, std::slice::from_ref(&document.body), "at once, offset {}", document.offset);
+    }
+    subject.settle().await;
     for document in documents {
         assert_eq!(subject.find(document.id).await, std::slice::from_ref(&document.body), "offset {}", document.offset);
     }

@@ -40,9 +40,9 @@ pub enum Mode {
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Written, durable and searchable.
+    /// Written, durable and to be found.
     Created,
-    /// There already, durable and searchable; nothing was written.
+    /// There already, durable and to be found; nothing was written.
     Exists,
     /// Not written, by no fault of the document: to be tried again.
     Retry {
@@ -79,7 +79,9 @@ impl Outcome {
 /// What callers lean on, and `contract` tests:
 ///
 /// - **An outcome is final.** [`Outcome::Created`] and [`Outcome::Exists`] are given only once the document is durable
-///   *and* any search that starts later finds it. Nothing is answered for what is merely in memory.
+///   *and* found by its id from then on: in the embedded index by any search that starts later, on servers at once by a
+///   real-time get of its `_id`, and by searches from the index's next refresh on (waiting for that would cost a second
+///   for each bulk). Nothing is answered for what is merely in memory.
 /// - **Once is enough, twice does no harm.** However often, in whatever order and however concurrently a document is
 ///   written with [`Mode::Create`], the index holds it once. A duplicate of a document that is still under way waits
 ///   for that document's fate: it is never told `Exists` about something that may yet be lost.
@@ -90,7 +92,7 @@ impl Outcome {
 ///
 /// A call that is dropped before it answers may or may not have written its documents; they are simply written again.
 pub trait Index: Send + Sync + 'static {
-    /// Writes documents and answers with one outcome for each, in their order, once each is durable and searchable or
+    /// Writes documents and answers with one outcome for each, in their order, once each is durable and to be found, or
     /// refused.
     ///
     /// Calls may overlap; how many bytes are under way is bounded by the caller. An implementation that has no room

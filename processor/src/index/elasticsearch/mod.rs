@@ -17,13 +17,18 @@
 
 mod answer;
 mod body;
+mod check;
 mod counters;
+mod lifecycle;
 mod nodes;
 mod options;
 mod pace;
 mod request;
 mod sender;
+mod server;
+mod setup;
 mod state;
+mod templates;
 mod transport;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,9 +39,12 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
+pub use check::{Finding, Verdict, check, minimal_role};
 pub use counters::Counts;
 pub use options::{Authentication, ElasticsearchOptions};
+pub use server::{Product, Server};
 pub use transport::OpenError;
 
 use self::{
@@ -54,8 +62,8 @@ use crate::document::Document;
 /// An index on Elasticsearch or OpenSearch.
 pub struct Elasticsearch {
     shared: Arc<Shared>,
-    /// `None` once closed.
-    queue: Mutex<Option<mpsc::Sender<Piece>>>,
+    queue: mpsc::Sender<Piece>,
+    closing: CancellationToken,
     driver: Mutex<Option<JoinHandle<()>>>,
     bytes_max: usize,
 }
@@ -69,6 +77,7 @@ impl Elasticsearch {
     pub fn open(options: &ElasticsearchOptions, condition: Condition) -> Result<Self, OpenError> {
         let target = if options.data_streams { Target::DataStream } else { Target::Daily };
         let shared = Arc::new(Shared {
+            options: options.clone(),
             cluster: Cluster::new(options)?,
             form: Form { gzip: options.gzip, target },
             counters: Counters::default(),
@@ -80,13 +89,9 @@ impl Elasticsearch {
             concurrency_max: options.concurrency_max,
             slow: sender::slow(options.request_timeout),
         });
-        let driver = tokio::spawn(Sender::new(Arc::clone(&shared), pieces, pace).run());
-        Ok(Self {
-            shared,
-            queue: Mutex::new(Some(queue)),
-            driver: Mutex::new(Some(driver)),
-            bytes_max: options.bulk_bytes_max,
-        })
+        let closing = CancellationToken::new();
+        let driver = tokio::spawn(Sender::new(Arc::clone(&shared), pieces, pace, closing.clone()).run());
+        Ok(Self { shared, queue, closing, driver: Mutex::new(Some(driver)), bytes_max: options.bulk_bytes_max })
     }
 
     /// What was sent and what became of it, since the start.
@@ -100,15 +105,16 @@ impl Elasticsearch {
     }
 
     async fn write(&self, documents: Vec<Document>, mode: Mode) -> Vec<Outcome> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(queue) = queue else { return sender::closed(documents.len()) };
+        if self.closing.is_cancelled() {
+            return sender::closed(documents.len());
+        }
         let count = documents.len();
         let (refused, documents) = sift(documents);
         let mut answers = Vec::new();
         for documents in cut(documents, self.bytes_max) {
             let count = documents.len();
             let (reply, answer) = oneshot::channel();
-            let taken = queue.send(Piece { documents, mode, reply }).await.is_ok();
+            let taken = self.queue.send(Piece { documents, mode, reply }).await.is_ok();
             answers.push(async move {
                 match answer.await {
                     Ok(outcomes) if taken => outcomes,
@@ -116,7 +122,6 @@ impl Elasticsearch {
                 }
             });
         }
-        drop(queue);
         let outcomes = join_all(answers).await.into_iter().flatten();
         merge(count, refused, outcomes)
     }
@@ -172,6 +177,13 @@ fn cut(documents: Vec<Document>, bytes_max: usize) -> Vec<Vec<Document>> {
     runs
 }
 
+impl Drop for Elasticsearch {
+    /// The driver ends by itself; who wants to know when, closes.
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
 impl Index for Elasticsearch {
     fn bulk(&self, documents: Vec<Document>, mode: Mode) -> BoxFuture<'_, Vec<Outcome>> {
         self.write(documents, mode).boxed()
@@ -179,7 +191,7 @@ impl Index for Elasticsearch {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.closing.cancel();
             let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(driver) = driver {
                 // A driver that panicked has nothing left to close.

@@ -2,6 +2,9 @@
 //!
 //! Owns the queue of what waits and the tasks of what is under way; every task is joined. A call that finds room goes out
 //! at once; calls that find none wait, and leave together when there is some: joining costs no time of its own.
+//!
+//! It begins with the set-up of the servers. While that fails, calls are answered with the reason; it is tried again by
+//! itself, and also when servers that were in trouble have nothing to do, so that readiness heals without traffic.
 
 use std::{
     collections::VecDeque,
@@ -9,17 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use logmesh_runtime::backoff::Backoff;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Mode, Outcome},
     body::{self, Entry},
     counters::Counters,
+    options::ElasticsearchOptions,
     pace::{Course, Pace},
     request::{self, Form, Report},
+    setup::{self, SetUp, Standing},
     state::State,
     transport::Cluster,
 };
@@ -27,6 +34,12 @@ use crate::document::Document;
 
 /// Calls that wait in the queue before a caller has to wait for room.
 pub(super) const QUEUE: usize = 256;
+
+/// Pause after a set-up that failed: least and greatest.
+const SET_UP_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How long servers in trouble have nothing to do before they are asked how they are.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Documents of one call that fit a request, and where their outcomes go.
 pub(super) struct Piece {
@@ -48,6 +61,7 @@ impl Piece {
 
 /// What requests share.
 pub(super) struct Shared {
+    pub(super) options: ElasticsearchOptions,
     pub(super) cluster: Cluster,
     pub(super) form: Form,
     pub(super) counters: Counters,
@@ -65,9 +79,11 @@ struct Ended {
 
 /// The driver.
 pub(super) struct Sender {
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: mpsc::Receiver<Piece>,
-    pub(super) pace: Pace,
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Piece>,
+    pace: Pace,
+    /// From then on nothing is begun.
+    closing: CancellationToken,
     /// With their bytes, first come first.
     waiting: VecDeque<(usize, Piece)>,
     waiting_bytes: usize,
@@ -75,32 +91,75 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Piece>, pace: Pace) -> Self {
-        Self { shared, queue, pace, waiting: VecDeque::new(), waiting_bytes: 0, under_way: JoinSet::new() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Piece>,
+        pace: Pace,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { shared, queue, pace, closing, waiting: VecDeque::new(), waiting_bytes: 0, under_way: JoinSet::new() }
     }
 
-    /// Works until the queue is closed and all of it is answered. From then on nothing new is sent.
+    /// Works until it is told to close, and what is under way is answered.
     pub(super) async fn run(mut self) {
-        let mut open = true;
-        while open || !self.under_way.is_empty() {
+        let closing = self.closing.clone();
+        self.prepare().await;
+        while !closing.is_cancelled() {
             let room = self.waiting_bytes < self.pace.bytes();
+            let unwell = self.under_way.is_empty() && self.shared.state.is_troubled();
             tokio::select! {
                 biased;
-                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => {
-                    if let Ok(Ended { course, bytes, busy, begun, ended }) = ended {
-                        self.pace.learn(course, bytes, busy, begun, ended);
-                    }
-                }
-                piece = self.queue.recv(), if open && room => match piece {
+                () = closing.cancelled() => break,
+                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => self.learn(ended.ok()),
+                piece = self.queue.recv(), if room => match piece {
                     Some(piece) => self.take(piece),
-                    None => open = false,
+                    None => break,
                 },
+                () = tokio::time::sleep(IDLE), if unwell => self.prepare().await,
             }
-            if open {
-                self.launch();
-            } else {
-                self.refuse_waiting();
+            self.launch();
+        }
+        self.refuse_rest();
+        while self.under_way.join_next().await.is_some() {}
+    }
+
+    /// Sets the servers up; until that is done, every call is answered with what stands in its way.
+    async fn prepare(&mut self) {
+        let closing = self.closing.clone();
+        let shared = Arc::clone(&self.shared);
+        let mut backoff = Backoff::new(SET_UP_AGAIN.0, SET_UP_AGAIN.1);
+        loop {
+            let obstacle = tokio::select! {
+                () = closing.cancelled() => return,
+                done = setup::set_up(&shared.cluster, &shared.options) => match done {
+                    Ok(set_up) => {
+                        tell(&set_up);
+                        return shared.state.note(None);
+                    }
+                    Err(obstacle) => obstacle,
+                },
+            };
+            shared.state.note(Some(obstacle.words().to_owned()));
+            let pause = tokio::time::sleep(backoff.next(rand::random()));
+            tokio::pin!(pause);
+            loop {
+                let piece = tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = &mut pause => break,
+                    piece = self.queue.recv() => piece,
+                };
+                let Some(piece) = piece else { return };
+                let outcomes = vec![obstacle.outcome.clone(); piece.documents.len()];
+                shared.counters.answered(&outcomes);
+                piece.answer(outcomes);
             }
+        }
+    }
+
+    fn learn(&mut self, ended: Option<Ended>) {
+        // A request whose task panicked has said nothing; its callers try again.
+        if let Some(Ended { course, bytes, busy, begun, ended }) = ended {
+            self.pace.learn(course, bytes, busy, begun, ended);
         }
     }
 
@@ -143,9 +202,10 @@ impl Sender {
         pieces
     }
 
-    fn refuse_waiting(&mut self) {
-        self.waiting_bytes = 0;
-        for (_, piece) in self.waiting.drain(..) {
+    fn refuse_rest(&mut self) {
+        self.queue.close();
+        let queued = std::iter::from_fn(|| self.queue.try_recv().ok());
+        for piece in self.waiting.drain(..).map(|(_, piece)| piece).chain(queued) {
             let outcomes = closed(piece.documents.len());
             piece.answer(outcomes);
         }
@@ -173,6 +233,26 @@ async fn send(shared: Arc<Shared>, pieces: Vec<Piece>, busy: bool) -> Ended {
         piece.answer(std::mem::replace(&mut outcomes, rest));
     }
     Ended { course, bytes, busy, begun, ended: Instant::now() }
+}
+
+/// Says in the log what was found and done, once.
+fn tell(set_up: &SetUp) {
+    match &set_up.server {
+        Some(server) => tracing::info!(%server, "found the index server"),
+        None => tracing::warn!("the role may not ask the index server for its version: the set-up stays unchecked"),
+    }
+    if let Some(caveat) = set_up.server.as_ref().and_then(super::Server::caveat) {
+        tracing::warn!("{caveat}");
+    }
+    for (title, standing) in &set_up.templates {
+        match standing {
+            Standing::Installed => tracing::info!("installed the {title}"),
+            Standing::Present(version) => tracing::debug!(version, "found the {title}"),
+            Standing::Foreign => tracing::warn!("left the {title} alone: it is there, but was not made by logmesh"),
+            Standing::Unknown(words) => tracing::warn!(%words, "cannot tell whether the {title} is there"),
+            Standing::Lacking(words) => tracing::warn!(%words, "made no {title}"),
+        }
+    }
 }
 
 /// A request that takes longer than this share of its time limit is slow.

@@ -2,7 +2,7 @@
 //!
 //! What one lane suffers (a missing right on its index, a mapping) is that lane's affair and not said here.
 
-use logmesh_runtime::health::Condition;
+use logmesh_runtime::health::{Condition, State as ConditionState};
 use tokio::sync::watch;
 
 /// Cheap to share; the last word counts.
@@ -14,7 +14,6 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(condition: Condition) -> Self {
-        condition.clear();
         Self { condition, trouble: watch::Sender::new(None) }
     }
 
@@ -25,12 +24,17 @@ impl State {
             known.clone_from(&trouble);
             changed
         });
-        if changed {
+        // The condition begins as *starting*: the first word counts even if all is well.
+        if changed || self.condition.state() == ConditionState::Starting {
             match trouble {
                 Some(words) => self.condition.set(words),
                 None => self.condition.clear(),
             }
         }
+    }
+
+    pub(super) fn is_troubled(&self) -> bool {
+        self.trouble.borrow().is_some()
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
