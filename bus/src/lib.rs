@@ -14,6 +14,8 @@ mod consumer;
 pub mod contract;
 mod delivery;
 mod error;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod local;
 mod record;
 

@@ -32,11 +32,11 @@ pub async fn a_second_consumer_gets_its_share_once_the_first_has_drained(rig: &d
     let topic = rig.topic("share");
     let bus = rig.open().await;
     fill(bus.as_ref(), &topic, &numbered(0..64)).await;
-    let mut first = join(bus.as_ref(), "group", &topic).await;
+    let mut first = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(first.as_mut(), 64).await;
     let (partitions, mut second) = {
         let second = async {
-            let mut second = join(bus.as_ref(), "group", &topic).await;
+            let mut second = join(bus.as_ref(), &rig.group("group"), &topic).await;
             // Some forms only join while they are polled.
             let event = next(second.as_mut()).await;
             (second, event)
@@ -90,11 +90,13 @@ pub async fn what_is_not_released_in_time_is_lost_and_fenced(rig: &dyn Rig) {
     let topic = rig.topic("late");
     let bus = rig.open().await;
     fill(bus.as_ref(), &topic, &numbered(0..64)).await;
-    let hasty =
-        Subscription { revoke_grace: Duration::from_millis(50), ..Subscription::new("group", [topic.as_str()]) };
+    let hasty = Subscription {
+        revoke_grace: Duration::from_millis(50),
+        ..Subscription::new(rig.group("group"), [topic.as_str()])
+    };
     let mut first = bus.subscribe(hasty).await.expect("joined");
     let seen = read(first.as_mut(), 64).await;
-    let mut second = join(bus.as_ref(), "group", &topic).await;
+    let mut second = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let second_reads = async {
         let mut again = Seen::new();
         while again.is_empty() {
@@ -132,8 +134,8 @@ pub async fn a_dropped_consumer_leaves_its_share_to_the_other(rig: &dyn Rig) {
     let topic = rig.topic("leave");
     let bus = rig.open().await;
     let partitions = fill(bus.as_ref(), &topic, &numbered(0..64)).await;
-    let mut first = join(bus.as_ref(), "group", &topic).await;
-    let mut second = join(bus.as_ref(), "group", &topic).await;
+    let mut first = join(bus.as_ref(), &rig.group("group"), &topic).await;
+    let mut second = join(bus.as_ref(), &rig.group("group"), &topic).await;
     patient("the second's share", async {
         tokio::select! {
             event = next(second.as_mut()) => assert!(matches!(event, Event::Assigned(_)), "got {event:?}"),
@@ -163,7 +165,7 @@ pub async fn a_paused_partition_holds_back_no_other(rig: &dyn Rig) {
     let topic = rig.topic("pause");
     let bus = rig.open().await;
     fill(bus.as_ref(), &topic, &numbered(0..64)).await;
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 64).await;
     let paused = seen.first_key_value().expect("a partition").0.clone();
     consumer.pause(&paused);
@@ -187,7 +189,7 @@ pub async fn a_dropped_next_loses_nothing(rig: &dyn Rig) {
     let topic = rig.topic("cancel");
     let bus = rig.open().await;
     fill(bus.as_ref(), &topic, &numbered(0..200)).await;
-    let small = Subscription { fetch_bytes: 1, ..Subscription::new("group", [topic.as_str()]) };
+    let small = Subscription { fetch_bytes: 1, ..Subscription::new(rig.group("group"), [topic.as_str()]) };
     let mut consumer = bus.subscribe(small).await.expect("joined");
     let mut seen = Seen::new();
     let whole = async {

@@ -10,7 +10,7 @@ pub async fn a_group_begins_at_the_earliest_and_resumes_at_its_commit(rig: &dyn 
     for value in numbered(0..30) {
         put(bus.as_ref(), &topic, &value, &value).await;
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 30).await;
     assert_eq!(values(&seen), numbered(0..30));
     commit(consumer.as_mut(), &seen).await;
@@ -20,7 +20,7 @@ pub async fn a_group_begins_at_the_earliest_and_resumes_at_its_commit(rig: &dyn 
     for value in numbered(30..40) {
         put(bus.as_ref(), &topic, &value, &value).await;
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     assert_eq!(values(&read(consumer.as_mut(), 10).await), numbered(30..40));
     drop(consumer);
     close(bus).await;
@@ -33,10 +33,10 @@ pub async fn groups_do_not_hear_of_each_other(rig: &dyn Rig) {
     for value in numbered(0..20) {
         put(bus.as_ref(), &topic, &value, &value).await;
     }
-    let mut one = join(bus.as_ref(), "one", &topic).await;
+    let mut one = join(bus.as_ref(), &rig.group("one"), &topic).await;
     let seen = read(one.as_mut(), 20).await;
     commit(one.as_mut(), &seen).await;
-    let mut other = join(bus.as_ref(), "other", &topic).await;
+    let mut other = join(bus.as_ref(), &rig.group("other"), &topic).await;
     assert_eq!(values(&read(other.as_mut(), 20).await), numbered(0..20));
     drop((one, other));
     close(bus).await;
@@ -49,13 +49,13 @@ pub async fn uncommitted_records_come_again(rig: &dyn Rig) {
     for value in numbered(0..10) {
         put(bus.as_ref(), &topic, "one key", &value).await;
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 10).await;
     let (partition, records) = seen.first_key_value().expect("one partition");
     let fourth = records[3].offset + 1;
     patient("a commit", consumer.commit(partition, fourth)).await.expect("durable");
     drop(consumer);
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let assigned = loop {
         if let Event::Assigned(assigned) = next(consumer.as_mut()).await {
             break assigned;
@@ -75,7 +75,7 @@ pub async fn a_commit_neither_goes_back_nor_ahead(rig: &dyn Rig) {
     for value in numbered(0..10) {
         put(bus.as_ref(), &topic, "one key", &value).await;
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 10).await;
     let (partition, records) = seen.first_key_value().expect("one partition");
     let (third, sixth, end) = (records[2].offset, records[5].offset, records[9].offset + 1);
@@ -88,7 +88,7 @@ pub async fn a_commit_neither_goes_back_nor_ahead(rig: &dyn Rig) {
     let ahead = patient("a refusal", consumer.commit(partition, end + 1)).await;
     assert_eq!(ahead, Err(BusError::Beyond { partition: partition.clone(), delivered: end, requested: end + 1 }));
     drop(consumer);
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     assert_eq!(values(&read(consumer.as_mut(), 5).await), numbered(5..10));
     drop(consumer);
     close(bus).await;
@@ -99,7 +99,7 @@ pub async fn a_commit_needs_the_partition(rig: &dyn Rig) {
     let topic = rig.topic("stranger");
     let bus = rig.open().await;
     put(bus.as_ref(), &topic, "key", "value").await;
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     // Assigned perhaps, but not told so yet.
     let partition = TopicPartition::new(topic.as_str(), 0);
     let early = patient("a refusal", consumer.commit(&partition, 0)).await;
@@ -116,13 +116,13 @@ pub async fn a_commit_needs_the_partition(rig: &dyn Rig) {
 pub async fn lag_counts_what_is_not_committed(rig: &dyn Rig) {
     let topic = rig.topic("lag");
     let bus = rig.open().await;
-    assert_eq!(bus.lag("nobody").await, Ok(Vec::new()), "an unknown group has no lag");
+    assert_eq!(bus.lag(&rig.group("nobody")).await, Ok(Vec::new()), "an unknown group has no lag");
     for value in numbered(0..25) {
         put(bus.as_ref(), &topic, &value, &value).await;
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let lag = async || {
-        let lags = patient("lag", bus.lag("group")).await.expect("lag is known");
+        let lags = patient("lag", bus.lag(&rig.group("group"))).await.expect("lag is known");
         lags.iter().map(crate::PartitionLag::records).sum::<u64>()
     };
     let mut seen = read(consumer.as_mut(), 25).await;

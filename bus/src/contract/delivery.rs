@@ -22,7 +22,7 @@ pub async fn a_delivered_record_survives_a_restart_with_all_its_parts(rig: &dyn 
     }
     close(bus).await;
     let bus = rig.open().await;
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 2).await;
     let (partition, got) = seen.first_key_value().expect("one partition");
     assert_eq!(got.iter().map(|one| one.record.clone()).collect::<Vec<_>>(), sent);
@@ -50,7 +50,7 @@ pub async fn records_of_a_key_stay_in_one_partition_and_in_order(rig: &dyn Rig) 
     assert!(partitions.values().all(|partitions| partitions.len() == 1), "a key has one partition: {partitions:?}");
     let used: BTreeSet<_> = partitions.values().flatten().collect();
     assert!(used.len() > 1, "keys spread over partitions");
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 400).await;
     let mut last = BTreeMap::new();
     for records in seen.values() {
@@ -84,7 +84,7 @@ pub async fn many_records_at_once_are_all_delivered(rig: &dyn Rig) {
         }
     });
     futures_util::future::join_all(producers).await;
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = read(consumer.as_mut(), 100).await;
     let keys: BTreeSet<_> = seen.values().flatten().map(|one| one.record.key.clone()).collect();
     assert_eq!(keys.len(), 100);
@@ -117,7 +117,7 @@ pub async fn a_topic_that_appears_later_is_read_by_its_pattern(rig: &dyn Rig) {
     let bus = rig.open().await;
     let (early, late, other) = (rig.topic("events.a"), rig.topic("events.b"), rig.topic("audit.a"));
     put(bus.as_ref(), &early, "key", "early").await;
-    let mut consumer = join(bus.as_ref(), "group", &rig.topic("events.*")).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &rig.topic("events.*")).await;
     assert_eq!(values(&read(consumer.as_mut(), 1).await), ["early"]);
     put(bus.as_ref(), &other, "key", "other").await;
     put(bus.as_ref(), &late, "key", "late").await;
@@ -144,7 +144,7 @@ pub async fn close_answers_everything(rig: &dyn Rig) {
     close(bus).await;
     let bus = rig.open().await;
     assert!(!durable.is_empty(), "close drains");
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     let seen = values(&read(consumer.as_mut(), durable.len()).await);
     assert!(durable.iter().all(|value| seen.contains(value)));
     drop(consumer);
@@ -156,7 +156,7 @@ pub async fn a_closed_bus_refuses_appends_and_ends_consumers(rig: &dyn Rig) {
     let topic = rig.topic("closed");
     let bus = rig.open().await;
     put(bus.as_ref(), &topic, "key", "value").await;
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
     let closing = bus.close(PATIENCE);
     let ended = async {

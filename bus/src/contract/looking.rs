@@ -68,7 +68,7 @@ pub async fn reading_without_a_group_shows_all_and_disturbs_nobody(rig: &dyn Rig
         let end = records.last().expect("records").offset + 1;
         assert_eq!(patient("a page", bus.read(partition, end, 1 << 20)).await, Ok(Vec::new()), "nothing at the end");
     }
-    let mut consumer = join(bus.as_ref(), "group", &topic).await;
+    let mut consumer = join(bus.as_ref(), &rig.group("group"), &topic).await;
     assert_eq!(read(consumer.as_mut(), 30).await, seen, "a consumer gets the same");
     drop(consumer);
     close(bus).await;

@@ -37,6 +37,11 @@ pub trait Rig: Send + Sync {
         name.to_owned()
     }
 
+    /// The full name of a group of this rig: no other rig's consumers are in it.
+    fn group(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
     /// The largest record, as [`Record::size`] counts, that is surely accepted; twice as much surely is not.
     fn record_bytes_max(&self) -> usize;
 }

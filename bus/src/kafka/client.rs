@@ -1,0 +1,264 @@
+//! What all clients of the brokers share: their settings, and the ear for what they say.
+//!
+//! librdkafka tells of refused credentials, failing TLS and unreachable brokers in its error callback alone: a delivery
+//! that suffers from it just times out. So every client has a [`Watch`], which puts that into words as a condition.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::conditions::{Conditions, Source};
+use super::options::{KafkaOptions, Sasl, Tls};
+use super::token::Tokens;
+use crate::BusError;
+
+/// A broker that does not answer for so long is taken for dead.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
+/// Troubles of one broker among several are logged no more often.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Numbers the clients of this process, so that no two have the same id (K8: equal ids confuse assignors).
+static CLIENTS: AtomicU64 = AtomicU64::new(1);
+
+/// Everything that a client is made from.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) options: KafkaOptions,
+    pub(super) conditions: Arc<Conditions>,
+    pub(super) tokens: Option<Arc<Tokens>>,
+    /// Told apart from other processes of the same client id.
+    process: String,
+}
+
+impl Cluster {
+    pub(super) fn new(options: KafkaOptions) -> Result<Self, BusError> {
+        if options.brokers.iter().all(|broker| broker.trim().is_empty()) {
+            return Err(BusError::Invalid {
+                reason: "no brokers: name at least one as host:port in `brokers`".to_owned(),
+            });
+        }
+        let tokens = match &options.sasl {
+            Some(Sasl::OAuthBearer(oauth)) => Some(Arc::new(Tokens::new(oauth.clone(), options.tls.as_ref())?)),
+            Some(Sasl::Plain(_) | Sasl::ScramSha256(_) | Sasl::ScramSha512(_)) | None => None,
+        };
+        let process = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+        Ok(Self { options, conditions: Arc::new(Conditions::new()), tokens, process })
+    }
+
+    /// The settings that all clients share; `role` says what it is for.
+    pub(super) fn config(&self, role: &str) -> ClientConfig {
+        let options = &self.options;
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", options.brokers.join(","))
+            .set("client.id", format!("{}-{role}-{}-{number}", options.client_id, self.process))
+            .set("allow.auto.create.topics", "false")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            .set("socket.timeout.ms", millis(SOCKET_TIMEOUT))
+            .set("socket.connection.setup.timeout.ms", millis(SOCKET_TIMEOUT))
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("topic.metadata.refresh.interval.ms", millis(options.metadata_refresh))
+            .set("metadata.max.age.ms", millis(options.metadata_refresh * 3))
+            .set("log.connection.close", "false")
+            .set("security.protocol", protocol(options.tls.is_some(), options.sasl.is_some()))
+            .set_log_level(RDKafkaLogLevel::Info);
+        if let Some(tls) = &options.tls {
+            set_tls(&mut config, tls);
+        }
+        if let Some(sasl) = &options.sasl {
+            config.set("sasl.mechanism", sasl.mechanism());
+            match sasl {
+                Sasl::Plain(user) | Sasl::ScramSha256(user) | Sasl::ScramSha512(user) => {
+                    config.set("sasl.username", &user.username).set("sasl.password", user.password.expose());
+                }
+                // The token comes through the context.
+                Sasl::OAuthBearer(_) => {}
+            }
+        }
+        config
+    }
+
+    /// The ear of one client.
+    pub(super) fn watch(&self, role: &'static str) -> Watch {
+        Watch {
+            role,
+            brokers: self.options.brokers.join(", "),
+            conditions: Arc::clone(&self.conditions),
+            tokens: self.tokens.clone(),
+            served: AtomicU64::new(0),
+            heard: Mutex::default(),
+        }
+    }
+}
+
+fn protocol(tls: bool, sasl: bool) -> &'static str {
+    match (tls, sasl) {
+        (false, false) => "plaintext",
+        (true, false) => "ssl",
+        (false, true) => "sasl_plaintext",
+        (true, true) => "sasl_ssl",
+    }
+}
+
+fn set_tls(config: &mut ClientConfig, tls: &Tls) {
+    // A vendored OpenSSL does not know where the system keeps its CAs.
+    let ca = tls.ca.as_ref().map_or_else(|| "probe".to_owned(), |path| path.to_string_lossy().into_owned());
+    config.set("ssl.ca.location", ca).set("ssl.endpoint.identification.algorithm", "https");
+    if let Some(identity) = &tls.identity {
+        config
+            .set("ssl.certificate.location", identity.cert.to_string_lossy())
+            .set("ssl.key.location", identity.key.to_string_lossy());
+    }
+}
+
+/// A duration as librdkafka wants it.
+pub(super) fn millis(duration: Duration) -> String {
+    duration.as_millis().max(1).to_string()
+}
+
+/// Hears what librdkafka says beside its answers.
+#[derive(Debug)]
+pub(super) struct Watch {
+    role: &'static str,
+    brokers: String,
+    conditions: Arc<Conditions>,
+    tokens: Option<Arc<Tokens>>,
+    /// How many things were heard: who polls without a wait sees by it whether there may be more.
+    served: AtomicU64,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// What a single connection suffered from last: the cause, when all brokers are reported down.
+    last: Option<String>,
+    logged: Option<Instant>,
+}
+
+impl Watch {
+    /// Counts up with each thing that was heard.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn serve(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The brokers answered: whatever kept us from them is over.
+    pub(super) fn alive(&self) {
+        if self.conditions.clear(&Source::Brokers) {
+            tracing::info!(client = self.role, "the brokers answer again");
+        }
+    }
+
+    fn hear(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        self.serve();
+        let reason = steady(reason);
+        let Some(code) = code else { return };
+        let words = match code {
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                format!(
+                    "the brokers refuse our credentials ({reason}): check `sasl` (mechanism, user, secret) and that the user exists there"
+                )
+            }
+            RDKafkaErrorCode::SSL => {
+                format!(
+                    "TLS with the brokers fails ({reason}): check `tls` (ca, cert, key) and the names in the brokers' certificates"
+                )
+            }
+            RDKafkaErrorCode::AllBrokersDown => {
+                let last = self.heard.lock().unwrap_or_else(PoisonError::into_inner).last.clone();
+                // Refused credentials say more than that nobody is left to talk to.
+                if self.conditions.trouble(&Source::Brokers).is_some() {
+                    return;
+                }
+                let last = last.map_or_else(String::new, |last| format!(" ({last})"));
+                format!(
+                    "no broker of {} can be reached{last}: check `brokers`, the network, and whether the listener wants TLS or SASL",
+                    self.brokers
+                )
+            }
+            _ => return self.note(code, reason),
+        };
+        if self.conditions.set(Source::Brokers, &words) {
+            tracing::warn!(client = self.role, reason = %words, "trouble with the brokers");
+        }
+    }
+
+    /// One connection's trouble, which others may make good.
+    fn note(&self, code: RDKafkaErrorCode, reason: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) {
+            heard.last = Some(reason.to_owned());
+        }
+        let now = Instant::now();
+        if heard.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
+            heard.logged = Some(now);
+            tracing::warn!(client = self.role, ?code, reason, "a broker is in trouble");
+        }
+    }
+}
+
+/// Leaves out what changes from try to try, so that a lasting trouble keeps its words.
+fn steady(reason: &str) -> &str {
+    reason.split(" (after ").next().unwrap_or(reason).trim()
+}
+
+impl ClientContext for Watch {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.serve();
+        // What matters comes as an error too, and is told there.
+        tracing::debug!(client = self.role, ?level, facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.hear(error.rdkafka_error_code(), reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.serve();
+        match &self.tokens {
+            Some(tokens) => Ok(tokens.token()?),
+            None => Err("no OAuth server is configured".into()),
+        }
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_trouble_keeps_its_words() {
+        let reason = "sasl_ssl://k1:9093/1: SASL authentication error: no (after 5032ms in state AUTH_REQ, 3 identical error(s) suppressed)";
+        assert_eq!(steady(reason), "sasl_ssl://k1:9093/1: SASL authentication error: no");
+    }
+
+    #[test]
+    fn no_two_clients_share_an_id() {
+        let cluster = Cluster::new(KafkaOptions::new(["localhost:9092"])).expect("a cluster");
+        let id = || cluster.config("member").get("client.id").map(str::to_owned);
+        assert_ne!(id(), id());
+    }
+
+    #[test]
+    fn brokers_are_needed() {
+        assert!(matches!(Cluster::new(KafkaOptions::new([""; 0])), Err(BusError::Invalid { .. })));
+    }
+}
