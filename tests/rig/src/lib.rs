@@ -18,7 +18,7 @@ mod scratch;
 mod search;
 mod server;
 
-pub use kafka::{Kafka, ReadRecord};
+pub use kafka::{Kafka, KafkaCluster, ReadRecord, SecureKafka, TokenEndpoint};
 pub use search::{ADMIN, Credentials, Elasticsearch, OpenSearch, PASSWORD, SearchServer};
 
 /// A name that no other test uses at a shared server, good for topics, groups, indexes and users.

@@ -1,7 +1,7 @@
 //! One broker process with its directory, which it keeps from start to start.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,14 +28,13 @@ impl Broker {
     pub(super) fn prepare(
         directory: PathBuf,
         node: usize,
-        users: (&str, &[String]),
+        users: &[String],
         properties: &str,
         jvm: Vec<String>,
     ) -> Result<Broker> {
         let data = directory.join("data");
         std::fs::create_dir_all(&directory)?;
-        let (name, users) = users;
-        jars::format(&data, name, node, users)?;
+        jars::format(&data, node, users)?;
         let properties = format!("{BASE}node.id={node}\nlog.dirs={}\n{properties}", data.display());
         std::fs::write(directory.join("server.properties"), properties)?;
         Ok(Broker { directory, jvm, process: Mutex::new(None) })
@@ -43,10 +42,6 @@ impl Broker {
 
     pub(super) fn log(&self) -> PathBuf {
         self.directory.join("server.log")
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Starts the process and does not wait for more.

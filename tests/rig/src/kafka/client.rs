@@ -23,7 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const READ_WITHIN: Duration = Duration::from_secs(120);
 /// Of a question to a broker that may be starting.
 const READY_TRY: Duration = Duration::from_secs(5);
-const READY_TOPIC: &str = "rig-ready";
+pub(super) const READY_TOPIC: &str = "rig-ready";
 const POLL: Duration = Duration::from_millis(100);
 
 /// A record as a broker holds it.
@@ -126,14 +126,20 @@ pub(super) fn delete_topic(bootstrap: &str, name: &str) -> Result<()> {
     }
 }
 
-/// The node that leads a partition.
-pub(super) fn leader_of(bootstrap: &str, topic: &str, partition: i32) -> Result<i32> {
+/// Who has a partition, by Kafka's numbers of the nodes.
+pub(super) struct Partition {
+    /// -1 when nobody leads it.
+    pub(super) leader: i32,
+    pub(super) in_sync: Vec<i32>,
+}
+
+/// Who has a partition now.
+pub(super) fn partition(bootstrap: &str, topic: &str, partition: i32) -> Result<Partition> {
     let consumer: BaseConsumer = config(bootstrap).create()?;
     let metadata = consumer.fetch_metadata(Some(topic), READY_TRY)?;
     let topic = metadata.topics().first().context("no metadata")?;
     let partition = topic.partitions().iter().find(|each| each.id() == partition).context("no such partition")?;
-    ensure!(partition.leader() >= 0, "no leader");
-    Ok(partition.leader())
+    Ok(Partition { leader: partition.leader(), in_sync: partition.isr().to_vec() })
 }
 
 /// One real record, acknowledged.

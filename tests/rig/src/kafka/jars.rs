@@ -1,6 +1,7 @@
 //! Kafka's jars, its formatted directories, and the command that runs it.
 
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,9 +42,11 @@ pub(super) fn broker(properties: &Path, jvm: &[String]) -> Result<Vec<OsString>>
 
 /// Fills `data` with what Kafka's storage tool writes for such a node and such users (as the tool takes them), which is
 /// the same every time and therefore kept.
-pub(super) fn format(data: &Path, name: &str, node: usize, scram: &[String]) -> Result<()> {
+pub(super) fn format(data: &Path, node: usize, scram: &[String]) -> Result<()> {
     let home = home()?;
-    let formatted = cached(&format!("kafka-{VERSION}-formatted-{name}-{node}"), |directory| {
+    let mut users = DefaultHasher::new();
+    scram.hash(&mut users);
+    let formatted = cached(&format!("kafka-{VERSION}-formatted-{node}-{:016x}", users.finish()), |directory| {
         let properties = directory.join("format.properties");
         let data = directory.join("data");
         let settings = format!(

@@ -2,9 +2,13 @@
 
 mod broker;
 mod client;
+mod cluster;
 mod jars;
+mod secure;
+mod tokens;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -13,6 +17,9 @@ use rustix::process::Signal;
 
 use self::broker::Broker;
 pub use self::client::ReadRecord;
+pub use self::cluster::KafkaCluster;
+pub use self::secure::SecureKafka;
+pub use self::tokens::TokenEndpoint;
 use crate::ports;
 use crate::scratch::Scratch;
 use crate::server::port_was_taken;
@@ -29,7 +36,24 @@ pub struct Kafka {
     port: u16,
     broker: Broker,
     /// After the broker: dropped in this order.
-    _scratch: Scratch,
+    scratch: Scratch,
+}
+
+/// What one broker has beyond its plain listener.
+#[derive(Debug, Default)]
+struct Layout {
+    listeners: Vec<Listener>,
+    properties: String,
+    /// As Kafka's storage tool takes them.
+    users: Vec<String>,
+    jvm: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    name: &'static str,
+    protocol: &'static str,
+    port: u16,
 }
 
 impl Kafka {
@@ -54,28 +78,35 @@ impl Kafka {
     ///
     /// When it cannot be fetched or started, with its last words.
     pub fn start(settings: &[(&str, &str)]) -> Result<Kafka> {
+        Ok(Kafka::launch(0, settings, |_, _| Ok(Layout::default()))?.0)
+    }
+
+    /// Starts a broker whose layout is made from its directory and so many more ports, which are returned.
+    fn launch(
+        more: usize,
+        settings: &[(&str, &str)],
+        layout: impl Fn(&Path, &[u16]) -> Result<Layout>,
+    ) -> Result<(Kafka, Vec<u16>)> {
         let mut tries = START_TRIES;
         loop {
             tries -= 1;
-            let ports = ports::free(2)?;
             let scratch = Scratch::new("kafka")?;
-            let (port, controller) = (ports[0], ports[1]);
-            let mut properties = format!(
-                "{SINGLE}controller.quorum.voters=1@127.0.0.1:{controller}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"
-            );
-            for (key, value) in settings {
-                writeln!(properties, "{key}={value}")?;
-            }
-            let broker = Broker::prepare(scratch.path().join("broker"), 1, ("plain", &[]), &properties, Vec::new())?;
-            let kafka = Kafka { port, broker, _scratch: scratch };
+            let mut ports = ports::free(2 + more)?;
+            let more = ports.split_off(2);
+            let layout = layout(scratch.path(), &more)?;
+            let properties = properties(ports[0], ports[1], &layout, settings)?;
+            let broker = Broker::prepare(scratch.path().join("broker"), 1, &layout.users, &properties, layout.jvm)?;
+            let kafka = Kafka { port: ports[0], broker, scratch };
             match kafka.start_again() {
-                Ok(()) => return Ok(kafka),
+                Ok(()) => return Ok((kafka, more)),
                 Err(_) if tries > 0 && port_was_taken(&kafka.broker.log()) => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Where it listens, `127.0.0.1:PORT`. The same after each start.
@@ -180,4 +211,24 @@ impl Kafka {
     pub fn resume(&self) -> Result<()> {
         self.broker.signal(Signal::CONT)
     }
+}
+
+fn properties(port: u16, controller: u16, layout: &Layout, settings: &[(&str, &str)]) -> Result<String> {
+    let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+    let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+    for Listener { name, protocol, port } in &layout.listeners {
+        write!(advertised, ",{name}://127.0.0.1:{port}")?;
+        write!(protocols, ",{name}:{protocol}")?;
+    }
+    let mut properties = format!(
+        "{SINGLE}{}controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         listeners={advertised},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={advertised}\n\
+         listener.security.protocol.map={protocols}\ninter.broker.listener.name=PLAINTEXT\n",
+        layout.properties
+    );
+    // The last of two of a name counts.
+    for (key, value) in settings {
+        writeln!(properties, "{key}={value}")?;
+    }
+    Ok(properties)
 }
