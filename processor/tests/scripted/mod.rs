@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -53,6 +54,10 @@ pub(crate) enum Plan {
     Odd(String),
     /// Nothing is written and nothing answered, until the client gives up.
     Stall,
+    /// What a well server does, after this time.
+    Slowly(Duration),
+    /// Decided by the indexes that the request names.
+    ByIndex(Box<dyn Fn(&[String]) -> Plan + Send + Sync>),
 }
 
 type Script = dyn Fn(&Head) -> Plan + Send + Sync;
@@ -101,6 +106,8 @@ pub(crate) type Others = dyn Fn(&str, &str, &str) -> (u16, Value) + Send + Sync;
 struct Inner {
     script: Mutex<Arc<Script>>,
     others: Mutex<Arc<Others>>,
+    /// Refused whatever the plan is.
+    refused: Mutex<Option<Arc<Refuse>>>,
     oracle: Mutex<Oracle>,
     number: AtomicUsize,
     under_way: AtomicUsize,
@@ -123,11 +130,17 @@ impl Drop for Scripted {
 impl Scripted {
     /// A server that is well.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// The same, at an address that was one's before.
+    pub(crate) async fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let inner = Arc::new(Inner {
             script: Mutex::new(Arc::new(|_: &Head| Plan::Serve)),
             others: Mutex::new(Arc::new(elasticsearch)),
+            refused: Mutex::default(),
             oracle: Mutex::default(),
             number: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
@@ -145,6 +158,11 @@ impl Scripted {
     /// From now on other requests are answered by this.
     pub(crate) fn others(&self, others: impl Fn(&str, &str, &str) -> (u16, Value) + Send + Sync + 'static) {
         *self.inner.others.lock().unwrap() = Arc::new(others);
+    }
+
+    /// From now on these are refused, whatever the plan is.
+    pub(crate) fn refuse(&self, refuse: impl Fn(&str, &Value) -> Option<(u16, Value)> + Send + Sync + 'static) {
+        *self.inner.refused.lock().unwrap() = Some(Arc::new(refuse));
     }
 
     pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
@@ -279,8 +297,16 @@ async fn bulk_request(stream: &mut BufReader<TcpStream>, inner: &Inner, head: &H
             }
         }
     }
+    let plan = match plan {
+        Plan::ByIndex(decide) => decide(&entries.iter().map(|entry| entry.index.clone()).collect::<Vec<_>>()),
+        plan => plan,
+    };
     match plan {
-        Plan::CutInSending(_) | Plan::CutBefore => false,
+        Plan::CutInSending(_) | Plan::CutBefore | Plan::ByIndex(_) => false,
+        Plan::Slowly(time) => {
+            tokio::time::sleep(time).await;
+            tell(stream, inner, &entries, None).await
+        }
         Plan::Stall => {
             let mut byte = [0];
             stream.read(&mut byte).await.ok();
@@ -358,12 +384,14 @@ fn parse(body: &[u8]) -> Vec<Entry> {
 
 /// Writes what may be written; the answer's body, and each status.
 fn write(inner: &Inner, entries: &[Entry], refuse: Option<&Refuse>) -> (String, Vec<u16>) {
+    let always = inner.refused.lock().unwrap().clone();
     let mut oracle = inner.oracle.lock().unwrap();
     let mut items = Vec::with_capacity(entries.len());
     let mut statuses = Vec::with_capacity(entries.len());
     for entry in entries {
-        let refused =
-            refuse.and_then(|refuse| refuse(&entry.id, &serde_json::from_str(&entry.body).unwrap_or_default()));
+        let body = || serde_json::from_str(&entry.body).unwrap_or_default();
+        let refused = always.as_ref().and_then(|refuse| refuse(&entry.id, &body()));
+        let refused = refused.or_else(|| refuse.and_then(|refuse| refuse(&entry.id, &body())));
         let known = oracle.documents.entry(entry.key()).or_default();
         let (status, error) = match refused {
             Some((status, error)) => (status, Some(error)),

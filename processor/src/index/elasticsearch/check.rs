@@ -158,10 +158,10 @@ async fn privileges(cluster: &Cluster, options: &ElasticsearchOptions, server: O
     }
     let role = minimal_role(server.product, options);
     let asked = json!({ "cluster": role["cluster"], "index": role["indices"] });
-    let request = Request::with_json(Method::Post, "/_security/user/_has_privileges", &asked).within(ANSWER_WITHIN);
-    let reply = match cluster.send(request).await {
+    let request = Request::with_json(Method::Post, "/_security/user/_has_privileges", &asked);
+    let reply = match setup::ask(cluster, request).await {
         Ok(reply) => reply,
-        Err(failure) => return unknown(failure.words()),
+        Err(obstacle) => return unknown(obstacle.words()),
     };
     let Ok(body) = serde_json::from_slice::<Value>(&reply.body) else { return unknown("the answer cannot be read") };
     match (reply.status, body.get("has_all_requested").and_then(Value::as_bool)) {

@@ -104,8 +104,17 @@ pub(super) async fn detect(cluster: &Cluster) -> Result<Option<Server>, Obstacle
     }
 }
 
-async fn ask(cluster: &Cluster, request: Request<'_>) -> Result<Reply, Obstacle> {
-    cluster.send(request.within(ANSWER_WITHIN)).await.map_err(|failure| Obstacle::retry(failure.words().to_owned()))
+/// Asks whichever node answers.
+pub(super) async fn ask(cluster: &Cluster, request: Request<'_>) -> Result<Reply, Obstacle> {
+    let request = request.within(ANSWER_WITHIN);
+    let mut words = String::new();
+    for _ in cluster.urls() {
+        match cluster.send(request.clone()).await {
+            Ok(reply) => return Ok(reply),
+            Err(failure) => failure.words().clone_into(&mut words),
+        }
+    }
+    Err(Obstacle::retry(words))
 }
 
 fn strange(reply: &Reply) -> Obstacle {
