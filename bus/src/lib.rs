@@ -9,6 +9,7 @@
 //! than by its speed; `contract` (feature `contract`) holds the suite that every form passes.
 
 mod bus;
+pub mod config;
 mod consumer;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
