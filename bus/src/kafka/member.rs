@@ -19,7 +19,7 @@ use bytes::Bytes;
 use logmesh_proto::Header;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::assignment::Assignments;
 use super::client::{Cluster, Watch, millis};
 use super::commits::CommitFault;
+use super::committer::Committer;
 use super::conditions::Source;
 use crate::{BusError, Delivered, Record, Subscription, TopicPartition};
 
@@ -110,7 +111,8 @@ pub(super) struct Member {
     cluster: Arc<Cluster>,
     subscription: Subscription,
     shared: Arc<Shared>,
-    membership: Option<BaseConsumer<Ear>>,
+    membership: Option<Arc<BaseConsumer<Ear>>>,
+    committer: Option<Committer>,
     fetcher: Option<BaseConsumer<Watch>>,
     /// Given by the group, and not yet begun: what is committed is being asked.
     beginning: Vec<TopicPartition>,
@@ -121,7 +123,7 @@ pub(super) struct Member {
 }
 
 /// What the membership hears.
-struct Ear {
+pub(super) struct Ear {
     watch: Watch,
     heard: Mutex<Vec<Heard>>,
     /// Rebalances are answered at once: nobody drains any more.
@@ -129,11 +131,17 @@ struct Ear {
     expelled: AtomicU64,
 }
 
-enum Heard {
+pub(super) enum Heard {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
     Lost,
-    Committed(Result<(), RDKafkaErrorCode>, Vec<(TopicPartition, Result<(), RDKafkaErrorCode>)>),
+    Committed(Vec<(TopicPartition, Result<(), RDKafkaErrorCode>)>),
+}
+
+impl Ear {
+    pub(super) fn heard(&self, heard: Heard) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
+    }
 }
 
 impl Member {
@@ -147,6 +155,7 @@ impl Member {
             subscription,
             shared,
             membership: None,
+            committer: None,
             fetcher: None,
             beginning: Vec::new(),
             ask_again: None,
@@ -175,7 +184,10 @@ impl Member {
         fetcher.set_nonempty_callback(waker());
         let topics: Vec<_> = self.subscription.topics.iter().map(|topic| native_pattern(topic)).collect();
         membership.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-        (self.membership, self.fetcher) = (Some(membership), Some(fetcher));
+        let membership = Arc::new(membership);
+        let committer = Committer::start(Arc::clone(&membership), Arc::clone(&self.shared));
+        let committer = committer.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        (self.membership, self.committer, self.fetcher) = (Some(membership), Some(committer), Some(fetcher));
         Ok(())
     }
 
@@ -285,14 +297,14 @@ impl Member {
                 self.lose_all();
                 self.answer_revoked(&[]);
             }
-            Heard::Committed(whole, parts) => {
+            Heard::Committed(results) => {
                 let again = self.shared.state().assignments.committed(|partition| {
-                    let part = parts.iter().find(|(committed, _)| committed == partition);
-                    let part = part.map_or(Ok(()), |(_, result)| *result);
-                    whole.and(part).map_err(|code| self.commit_fault(partition, code))
+                    let result = results.iter().find(|(committed, _)| committed == partition);
+                    let result = result.map_or(Err(RDKafkaErrorCode::Fail), |(_, result)| *result);
+                    result.map_err(|code| self.commit_fault(partition, code))
                 });
                 self.commit_again = again.then(|| Instant::now() + RETRY);
-                if whole.is_ok() {
+                if results.iter().any(|(_, result)| result.is_ok()) {
                     self.alive();
                 }
             }
@@ -364,7 +376,7 @@ impl Member {
 
     fn begin_anew(&mut self, reason: String) {
         self.lose_all();
-        (self.membership, self.fetcher) = (None, None);
+        (self.committer, self.membership, self.fetcher) = (None, None, None);
         if let Err(error) = self.begin() {
             let reason = format!("{reason}, and cannot be made anew: {error}");
             self.shared.leave(BusError::Fatal { reason });
@@ -472,18 +484,9 @@ impl Member {
             return;
         }
         self.commit_again = None;
-        let Some(membership) = &self.membership else { return };
-        let Some(offsets) = self.shared.state().assignments.take_commits() else { return };
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, offset) in &offsets {
-            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
-            if let Err(error) = list.add_partition_offset(&partition.topic, number(partition), offset) {
-                tracing::warn!(%partition, %error, "a commit cannot be put into words");
-            }
-        }
-        if let Err(error) = membership.commit(&list, CommitMode::Async) {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.heard(Heard::Committed(Err(code), Vec::new()));
+        let Some(committer) = &self.committer else { return };
+        if let Some(offsets) = self.shared.state().assignments.take_commits() {
+            committer.commit(offsets);
         }
     }
 
@@ -585,7 +588,7 @@ impl Member {
             // A rebalance that waits for an answer would hold up the end.
             self.answer_revoked(&[]);
         }
-        self.membership = None;
+        (self.committer, self.membership) = (None, None);
     }
 }
 
@@ -626,21 +629,7 @@ impl ConsumerContext for Ear {
             (false, true) => Heard::Lost,
             (false, false) => Heard::Revoked(list),
         };
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.watch.serve();
-        let code = |result: KafkaResult<()>| {
-            result.map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
-        };
-        let elements = offsets.elements();
-        let parts = elements
-            .iter()
-            .map(|element| (owned(element.topic(), element.partition()), code(element.error())))
-            .collect();
-        let heard = Heard::Committed(code(result), parts);
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
+        self.heard(heard);
     }
 }
 

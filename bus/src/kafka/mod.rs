@@ -13,6 +13,7 @@ mod assignment;
 mod browse;
 mod client;
 mod commits;
+mod committer;
 mod conditions;
 mod consumer;
 mod lag;
