@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Request, StatusCode, Uri, header, request::Builder};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -43,7 +43,7 @@ pub(crate) struct UsageError(pub(crate) String);
 pub(crate) struct Api {
     base: String,
     token: Option<String>,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpConnector, Full<Bytes>>,
 }
 
 #[derive(Deserialize)]
@@ -86,14 +86,26 @@ impl Api {
 
     /// Asks for a body of any length.
     pub(crate) async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Incoming> {
-        let uri: Uri = format!("{}{path}?{}", self.base, encoded(parameters))
-            .parse()
-            .with_context(|| format!("`{}` is no address", self.base))?;
-        let mut request = Request::get(uri);
+        let request = Request::get(self.uri(path, parameters)?);
+        self.send(path, request, Bytes::new()).await
+    }
+
+    /// Sends a JSON document, and takes a body of any length.
+    pub(crate) async fn post(&self, path: &str, document: &Value) -> anyhow::Result<Incoming> {
+        let request = Request::post(self.uri(path, &[])?).header(header::CONTENT_TYPE, "application/json");
+        self.send(path, request, document.to_string().into()).await
+    }
+
+    fn uri(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Uri> {
+        let uri = format!("{}{path}?{}", self.base, encoded(parameters));
+        uri.parse().with_context(|| format!("`{}` is no address", self.base))
+    }
+
+    async fn send(&self, path: &str, mut request: Builder, body: Bytes) -> anyhow::Result<Incoming> {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let answer = self.client.request(request.body(Empty::new())?);
+        let answer = self.client.request(request.body(Full::new(body))?);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await
             .with_context(|| format!("{} does not answer", self.base))?

@@ -6,6 +6,7 @@ mod certs;
 mod check;
 mod client;
 mod config;
+mod dead_letters;
 mod generate;
 mod manual;
 mod search;
@@ -37,12 +38,16 @@ struct Arguments {
 enum Command {
     Up(up::Up),
     Agent(services::Agent),
+    Gateway(services::Gateway),
+    Processor(services::Processor),
     Check(check::Check),
     #[command(subcommand)]
     Config(config::Config),
     #[command(subcommand)]
     Certs(certs::Certs),
     Search(search::Search),
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
     Status(status::Status),
     Generate(generate::Generate),
     Completions(manual::Completions),
@@ -53,10 +58,13 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Up(up) => up.run(),
         Command::Agent(agent) => agent.run(),
+        Command::Gateway(gateway) => gateway.run(),
+        Command::Processor(processor) => processor.run(),
         Command::Check(check) => check.run().into(),
         Command::Config(config) => config.run().into(),
         Command::Certs(certs) => said(certs.run()).into(),
         Command::Search(search) => said(client::run(search.run())).into(),
+        Command::DeadLetters(letters) => said(client::run(letters.run())).into(),
         Command::Status(status) => said(client::run(status.run())).into(),
         Command::Generate(generate) => said(generate.run()).into(),
         Command::Completions(completions) => said(completions.run::<Arguments>()).into(),

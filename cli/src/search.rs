@@ -178,7 +178,7 @@ fn colour_of(level: &str) -> &'static str {
 }
 
 /// A log line must not speak to the terminal: control characters are shown, not sent.
-fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use logmesh_bus::{Delivered, TopicPartition};
-use logmesh_proto::{Envelope, Limits, Opener, v1};
+use logmesh_proto::{Envelope, Limits, OpenBatch, Opener, v1};
 use logmesh_runtime::{
     backoff::Backoff,
     budget::{Budget, Permit},
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     attempt::{Trouble, Verdict},
     config::Config,
-    dead_letter::{self, DeadLetters, Origin},
+    dead_letter::{self, DeadLetters, Origin, Refused},
     document::{Builder, Document},
     index::{Index, Mode},
     instruments::Instruments,
@@ -82,8 +82,10 @@ pub(crate) struct Lane {
 struct Batch {
     origin: Origin,
     envelope: Envelope,
-    observed_unix_nano: u64,
     documents: Vec<Document>,
+    format: Format,
+    /// The batch as it came: a refused record is taken out of it, byte for byte.
+    encoded: v1::Batch,
 }
 
 /// What a bus record turned out to be.
@@ -154,7 +156,8 @@ impl Lane {
         let origin = Origin { topic: Arc::clone(&self.partition.topic), partition: self.partition.partition, offset };
         match open(&shared, &delivered, origin.clone(), opener, builder) {
             Opened::Batch(batch) => {
-                permit.shrink_to(batch.documents.iter().map(|document| document.body.len() + 256).sum());
+                let documents = batch.documents.iter().map(|document| document.body.len() + 256);
+                permit.shrink_to(batch.encoded.payload.len() + documents.sum::<usize>());
                 async move {
                     settle(&shared, *batch).await;
                     drop(permit);
@@ -201,7 +204,7 @@ fn open(shared: &Shared, delivered: &Delivered, origin: Origin, opener: &mut Ope
         Format::from_name(&envelope.info.input_format).unwrap_or_else(|| shared.config.load().format(&envelope.topic));
     let tally = builder.build(&envelope, &records, format, &mut documents);
     shared.instruments.built(&tally);
-    Opened::Batch(Box::new(Batch { origin, envelope, observed_unix_nano: batch.observed_time_unix_nano, documents }))
+    Opened::Batch(Box::new(Batch { origin, envelope, documents, format, encoded: batch }))
 }
 
 /// Brings every document of a batch to its end. Returns only when each is in the index or a durable dead letter.
@@ -210,19 +213,32 @@ async fn settle(shared: &Shared, batch: Batch) {
     let mut backoff = shared.backoff();
     let mut documents = batch.documents;
     let mut reduced = HashSet::new();
+    let mut opened = None;
     loop {
         let outcomes = shared.index.bulk(documents.clone(), Mode::Create).await;
         let verdict = Verdict::sort(documents, outcomes);
         shared.instruments.answered(&verdict);
         documents = verdict.retry;
         for (document, reason) in verdict.rejected {
-            tracing::warn!(id = %document.id, index = %document.index, %reason, "kept a refused record as a dead letter");
-            let keep = || shared.dead_letters.keep_record(&batch.envelope, &batch.origin, &document, &reason);
-            until_kept(shared, &batch.origin, keep).await;
             // A reduced document that is refused too ends here: its letter has all of it.
-            if reduced.insert(document.id) {
-                documents.push(dead_letter::reduced(&document, &reason));
+            if !reduced.insert(document.id) {
+                tracing::warn!(id = %document.id, index = %document.index, %reason, "not even a reduced document was taken");
+                continue;
             }
+            tracing::warn!(id = %document.id, index = %document.index, %reason, "kept a refused record as a dead letter");
+            let records = opened.get_or_insert_with(|| open_again(&batch.encoded));
+            let refused = Refused {
+                envelope: &batch.envelope,
+                origin: &batch.origin,
+                document: &document,
+                record: records
+                    .as_ref()
+                    .and_then(|records| records.records().find(|record| record.offset == document.offset)),
+                format: batch.format,
+                reason: &reason,
+            };
+            until_kept(shared, &batch.origin, || shared.dead_letters.keep_record(&refused)).await;
+            documents.push(dead_letter::reduced(&document, &reason));
         }
         if let Some(trouble) = &verdict.trouble {
             shared.troubles.set(&lane, &trouble.reason);
@@ -235,7 +251,13 @@ async fn settle(shared: &Shared, batch: Batch) {
         }
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    shared.instruments.finished(now.saturating_sub(Duration::from_nanos(batch.observed_unix_nano)));
+    let observed = Duration::from_nanos(batch.encoded.observed_time_unix_nano);
+    shared.instruments.finished(now.saturating_sub(observed));
+}
+
+/// Opens a batch that was opened before, for the rare record that is refused.
+fn open_again(batch: &v1::Batch) -> Option<OpenBatch> {
+    Opener::new(Limits { encoded_bytes_max: u32::MAX, ..Limits::default() }).open(batch).ok()
 }
 
 /// A held lane waits as long as a failing one does at most: only a person cures it.

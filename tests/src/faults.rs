@@ -1,7 +1,7 @@
 //! Faults behind the seams of the running binary.
 //!
 //! A binary built with the feature `faults` reads the small JSON file that `LOGMESH_FAULTS` names, again and again:
-//! `{"index": "ok" | "fail" | {"delay_ms": N}, "agent_clock_offset_ms": N}`. One without the feature does not know the
+//! `{"index": "ok" | "fail" | {"delay_ms": N} | {"reject": TEXT}, "agent_clock_offset_ms": N}`. One without the feature does not know the
 //! variable.
 
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ pub enum IndexFault {
     Fail,
     /// Every bulk takes this much longer.
     Crawl(Duration),
+    /// Documents that hold this text are refused for good, unless they are reduced ones.
+    Reject(&'static str),
 }
 
 /// The file of faults of one scenario.
@@ -75,6 +77,7 @@ impl Faults {
         let index = match self.index {
             IndexFault::None => json!("ok"),
             IndexFault::Fail => json!("fail"),
+            IndexFault::Reject(text) => json!({ "reject": text }),
             IndexFault::Crawl(delay) => json!({ "delay_ms": u64::try_from(delay.as_millis())? }),
         };
         let text = json!({ "index": index, "agent_clock_offset_ms": self.agent_clock_offset_millis }).to_string();

@@ -1,7 +1,7 @@
 //! Faults behind the seams, for the end-to-end tests: an index that fails or crawls, an agent whose clock is off.
 //!
 //! Only in binaries built with the feature `faults`. The file that `LOGMESH_FAULTS` names is read again and again:
-//! `{"index": "ok" | "fail" | {"delay_ms": N}, "agent_clock_offset_ms": N}`. What cannot be read changes nothing.
+//! `{"index": "ok" | "fail" | {"delay_ms": N} | {"reject": TEXT}, "agent_clock_offset_ms": N}`. What cannot be read changes nothing.
 
 use std::{
     path::PathBuf,
@@ -36,6 +36,7 @@ struct Said {
 enum SaidOfIndex {
     Word(Word),
     Delay { delay_ms: u64 },
+    Reject { reject: String },
 }
 
 #[derive(Deserialize)]
@@ -93,5 +94,6 @@ fn apply(path: &std::path::Path, handle: &FaultHandle, offset_millis: &AtomicI64
         SaidOfIndex::Word(Word::Ok) => FaultPlan::None,
         SaidOfIndex::Word(Word::Fail) => FaultPlan::Fail,
         SaidOfIndex::Delay { delay_ms } => FaultPlan::Delay(Duration::from_millis(delay_ms)),
+        SaidOfIndex::Reject { reject } => FaultPlan::Reject(reject),
     });
 }

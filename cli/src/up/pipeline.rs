@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use axum::Router;
 use logmesh_agent::{Agent, Clock};
 use logmesh_bus::{
     Bus,
@@ -14,7 +15,8 @@ use logmesh_bus::{
 };
 use logmesh_gateway::{Gateway, PolicyRule};
 use logmesh_processor::{
-    Processor, dead_letter,
+    Processor,
+    dead_letter::{self, Office},
     index::{
         Index,
         embedded::{Embedded, EmbeddedConfig},
@@ -141,7 +143,7 @@ struct Stores {
 impl Stores {
     async fn open(settings: &Settings, data: &DataDirectory) -> anyhow::Result<Self> {
         let shares = Shares::of(settings.up.memory);
-        let dead_letters = format!("{}.*", dead_letter::TOPIC);
+        let dead_letters = dead_letter::topics();
         let directory = data.path().join("bus");
         let fresh = !directory.exists();
         let options = LocalOptions {
@@ -152,8 +154,8 @@ impl Stores {
             queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
             groups: vec![
                 (settings.processor.group.clone(), settings.processor.subscription().topics),
-                // Nobody reads dead letters yet: this group keeps them until an operator has dealt with them.
-                ("dead-letters".to_owned(), vec![dead_letters.clone()]),
+                // Keeps dead letters until an operator has dealt with them.
+                (dead_letter::GROUP.to_owned(), vec![dead_letters.clone()]),
             ],
             set_apart: vec![dead_letters],
             ..LocalOptions::new(directory)
@@ -276,7 +278,9 @@ fn start_parts(
 
     let memory_bytes = usize::try_from(shares.processor).unwrap_or(usize::MAX);
     let processor = logmesh_processor::Config { memory_bytes, ..settings.processor };
+    let office = Office::new(stores.bus.clone(), Arc::clone(&index), processor.clone());
     start_processor(stages, common, processor, stores, index);
+    start_watch(stages, common, stores);
     let shutdown = Shutdown::new();
     let context = common.context(&shutdown);
     stages.start("upkeep", shutdown, upkeep(Arc::clone(&stores.index), Arc::new(mesh), context));
@@ -287,7 +291,7 @@ fn start_parts(
         status: common.status.clone(),
         token: settings.up.admin_token,
     };
-    start_admin(stages, http, admin, stores);
+    start_admin(stages, http, admin, search::router(Arc::clone(&stores.index)).merge(dead_letter::router(office)));
     Ok(())
 }
 
@@ -320,9 +324,18 @@ fn start_processor(
     });
 }
 
-fn start_admin(stages: &mut Stages, listener: TcpListener, admin: Admin, stores: &Stores) {
+/// Counts the dead letters that wait.
+fn start_watch(stages: &mut Stages, common: &Common, stores: &Stores) {
     let shutdown = Shutdown::new();
-    let router = search::router(Arc::clone(&stores.index));
+    let watching = dead_letter::watch(stores.bus.clone(), common.context(&shutdown));
+    stages.start("dead letters", shutdown, async move {
+        watching.await;
+        Ok(Exit::Clean)
+    });
+}
+
+fn start_admin(stages: &mut Stages, listener: TcpListener, admin: Admin, router: Router) {
+    let shutdown = Shutdown::new();
     stages.start("admin address", shutdown.clone(), async move {
         admin::serve(listener, admin, router, shutdown).await?;
         Ok(Exit::Clean)

@@ -23,6 +23,8 @@ pub enum FaultPlan {
     Delay(Duration),
     /// They wait until the plan changes.
     Hold,
+    /// Documents that hold this text are refused for good, unless they are reduced ones; the others reach the index.
+    Reject(String),
 }
 
 impl FaultPlan {
@@ -71,6 +73,7 @@ impl<I: Index> Faulty<I> {
             let now = plan.borrow_and_update().clone();
             match now {
                 FaultPlan::None => break,
+                FaultPlan::Reject(text) => return self.reject(&text, documents, mode).await,
                 FaultPlan::Fail => {
                     let outcome = Outcome::Retry { reason: "made to fail by a test".to_owned(), after: None };
                     return vec![outcome; documents.len()];
@@ -85,6 +88,26 @@ impl<I: Index> Faulty<I> {
             }
         }
         self.index.bulk(documents, mode).await
+    }
+
+    async fn reject(&self, text: &str, documents: Vec<Document>, mode: Mode) -> Vec<Outcome> {
+        let holds = |document: &Document, text: &str| {
+            let found = memchr::memmem::find(&document.body, text.as_bytes());
+            !text.is_empty() && found.is_some()
+        };
+        let refused: Vec<bool> =
+            documents.iter().map(|document| holds(document, text) && !holds(document, "\"dead_lettered\"")).collect();
+        let passing =
+            documents.into_iter().zip(&refused).filter_map(|(document, refused)| (!refused).then_some(document));
+        let mut outcomes = self.index.bulk(passing.collect(), mode).await.into_iter();
+        let unanswered =
+            || Outcome::Retry { reason: "the index did not answer for every document".to_owned(), after: None };
+        let reason = format!("made to refuse `{text}` by a test");
+        let answer = |refused: bool| match refused {
+            true => Outcome::Rejected { reason: reason.clone() },
+            false => outcomes.next().unwrap_or_else(unanswered),
+        };
+        refused.into_iter().map(answer).collect()
     }
 }
 
@@ -146,6 +169,15 @@ mod tests {
         assert!(futures_util::poll!(&mut held).is_pending());
         plan.set(FaultPlan::None);
         assert_eq!(held.await, [Outcome::Created]);
+    }
+
+    #[tokio::test]
+    async fn what_holds_the_text_is_refused_and_its_neighbours_are_not() {
+        let (index, plan) = Faulty::new(Good);
+        plan.set(FaultPlan::Reject("bad".to_owned()));
+        let documents = vec![document(1, 0, "good"), document(1, 10, "bad"), document(1, 20, "good")];
+        let outcomes = index.bulk(documents, Mode::Create).await;
+        assert!(matches!(outcomes[..], [Outcome::Created, Outcome::Rejected { .. }, Outcome::Created]), "{outcomes:?}");
     }
 
     #[test]
