@@ -19,14 +19,20 @@ pub(crate) struct Java {
 }
 
 impl Java {
-    /// One of at least that version: of `JAVA_HOME`, else of the path, else the first in Debian's place.
+    /// The oldest of at least that version, for old servers do not run on every new Java. Looked for in `JAVA_HOME`, on the
+    /// path and in Debian's place.
     pub(crate) fn find(oldest: u32) -> Result<Java> {
         static FOUND: OnceLock<Vec<Java>> = OnceLock::new();
         let found = FOUND.get_or_init(installed);
-        let java = found.iter().find(|java| java.version >= oldest).cloned();
+        let java = found.iter().filter(|java| java.version >= oldest).min_by_key(|java| java.version).cloned();
         java.with_context(|| {
             format!("no Java {oldest} or newer: install openjdk-{oldest}-jdk-headless and maven (`make setup`)")
         })
+    }
+
+    /// 17, 21 and so on.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
     }
 
     pub(crate) fn home(&self) -> &Path {

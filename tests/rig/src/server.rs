@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 const GUARD: &str = include_str!("../files/guard.sh");
 /// How many of its last words an error bears.
 const TAIL_BYTES: usize = 4096;
+/// Longest time that the kernel may take to end a killed process.
+const END_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at a process that is ending or a server that is starting.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
@@ -100,11 +102,12 @@ impl Server {
     }
 
     fn end(&mut self) -> Result<()> {
-        // Gone when the group is empty: a child of the server may hold its port and its locks a moment longer.
-        while test_kill_process_group(self.pid).is_ok() {
+        let deadline = Instant::now() + END_WITHIN;
+        // A child of the server may hold its port and its locks a moment longer than the server itself.
+        while group_lives(self.pid()) {
+            ensure!(Instant::now() < deadline, "process {} is still there {END_WITHIN:?} after SIGKILL", self.pid());
             let _ = kill_process_group(self.pid, Signal::KILL);
             std::thread::sleep(Duration::from_millis(5));
-            self.guard.try_wait()?;
         }
         self.guard.wait()?;
         Ok(())
@@ -118,11 +121,23 @@ impl Drop for Server {
     }
 }
 
-/// The last words in a log, whole lines of them.
+/// Whether a process group has a process that is not merely waiting to be reaped: nobody may do that for an orphan.
+fn group_lives(group: i32) -> bool {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+        // The name, in parentheses, may have anything in it; behind it are state, parent and group.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let mut fields = fields.split_whitespace();
+        let (state, of) = (fields.next(), fields.nth(1).and_then(|of| of.parse().ok()));
+        of == Some(group) && !matches!(state, Some("Z" | "X"))
+    })
+}
+
+/// The last words in a log.
 pub(crate) fn log_tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]).into_owned();
-    if text.is_empty() { format!("(nothing in {})", log.display()) } else { text }
+    if text.is_empty() { "(nothing)".to_owned() } else { text }
 }
 
 /// Whether the log shows that somebody else took the port between our look and the server's.

@@ -67,6 +67,21 @@ fn a_killed_elasticsearch_keeps_what_it_acknowledged() -> Result<()> {
 }
 
 #[test]
+fn newer_servers_run_where_there_is_a_java_for_them() -> Result<()> {
+    if let Some(server) = Elasticsearch::newer() {
+        assert!(server.version().starts_with("9."));
+        writer_may_write_logmesh_and_nothing_else(server)?;
+        assert_eq!(server.request("GET", "/", "")?.0, 200);
+    }
+    if let Some(server) = OpenSearch::newer() {
+        let (status, body) = server.request("GET", "/", "")?;
+        assert_eq!((status, &body["version"]["number"]), (200, &json!(server.version())));
+        server.writer().expect_err("a user of a server that has none");
+    }
+    Ok(())
+}
+
+#[test]
 fn opensearch_holds_its_writer_to_logmesh() -> Result<()> {
     writer_may_write_logmesh_and_nothing_else(OpenSearch::shared())
 }

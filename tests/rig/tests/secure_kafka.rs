@@ -17,18 +17,18 @@ use rdkafka::types::RDKafkaErrorCode;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Fetches tokens, and keeps what the client is told of failures.
-struct Context_ {
+struct Heard {
     token_url: Option<String>,
     secret: &'static str,
     said: Mutex<Vec<String>>,
     delivered: Mutex<Option<Result<(), RDKafkaErrorCode>>>,
 }
 
-impl ClientContext for Context_ {
+impl ClientContext for Heard {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.said.lock().unwrap().push(format!("{error:?} {reason}"));
+        self.said.lock().expect("a lock that no panic held").push(format!("{error:?} {reason}"));
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -37,7 +37,7 @@ impl ClientContext for Context_ {
     }
 }
 
-impl ProducerContext for Context_ {
+impl ProducerContext for Heard {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -45,7 +45,7 @@ impl ProducerContext for Context_ {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
-        *self.delivered.lock().unwrap() = Some(outcome);
+        *self.delivered.lock().expect("a lock that no panic held") = Some(outcome);
     }
 }
 
@@ -71,7 +71,7 @@ fn token(url: &str, secret: &str) -> Result<OAuthToken> {
 }
 
 struct Attempt {
-    producer: BaseProducer<Context_>,
+    producer: BaseProducer<Heard>,
     topic: String,
 }
 
@@ -87,7 +87,7 @@ impl Attempt {
             config.set(*key, *value);
         }
         let (token_url, secret) = tokens.map_or((None, ""), |(url, secret)| (Some(url), secret));
-        let context = Context_ { token_url, secret, said: Mutex::default(), delivered: Mutex::default() };
+        let context = Heard { token_url, secret, said: Mutex::default(), delivered: Mutex::default() };
         Ok(Attempt { producer: config.create_with_context(context)?, topic })
     }
 
@@ -99,17 +99,17 @@ impl Attempt {
     /// The outcome of sending one record, or what the client was told before there was any.
     fn send(&self) -> Result<(), String> {
         let context = self.producer.context();
-        *context.delivered.lock().unwrap() = None;
+        *context.delivered.lock().expect("a lock that no panic held") = None;
         self.producer
             .send(BaseRecord::to(&self.topic).key("").payload("a line"))
             .map_err(|(error, _)| error.to_string())?;
         let deadline = Instant::now() + WITHIN;
         while Instant::now() < deadline {
             self.producer.poll(Duration::from_millis(50));
-            if let Some(outcome) = context.delivered.lock().unwrap().take() {
+            if let Some(outcome) = context.delivered.lock().expect("a lock that no panic held").take() {
                 return outcome.map_err(|code| format!("{code:?}"));
             }
-            let said = context.said.lock().unwrap();
+            let said = context.said.lock().expect("a lock that no panic held");
             if let Some(told) = said.iter().find(|told| !told.contains("AllBrokersDown")) {
                 return Err(told.clone());
             }

@@ -207,9 +207,22 @@ pub(super) fn committed(bootstrap: &str, group: &str, topic: &str) -> Result<Vec
     for partition in partitions(&consumer, topic)? {
         wanted.add_partition(topic, partition);
     }
-    let answer = consumer.committed_offsets(wanted, ANSWER_WITHIN).context("the group's coordinator did not answer")?;
+    let deadline = Instant::now() + ANSWER_WITHIN;
+    loop {
+        // The first group of a broker has it make the topic that offsets are kept in; until then nobody coordinates.
+        match committed_now(&consumer, &wanted) {
+            Ok(committed) => return Ok(committed),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context("the group's coordinator did not answer"));
+            }
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+fn committed_now(consumer: &BaseConsumer, wanted: &TopicPartitionList) -> Result<Vec<(i32, i64)>> {
     let mut committed = Vec::new();
-    for element in answer.elements() {
+    for element in consumer.committed_offsets(wanted.clone(), ANSWER_WITHIN)?.elements() {
         element.error()?;
         if let Offset::Offset(offset) = element.offset() {
             committed.push((element.partition(), offset));

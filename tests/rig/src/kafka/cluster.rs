@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::broker::Broker;
-use super::{READY_WITHIN, ReadRecord, START_TRIES, client};
+use super::{READY_WITHIN, ReadRecord, START_TRIES, classes, client};
 use crate::ports;
 use crate::scratch::Scratch;
 use crate::server::port_was_taken;
@@ -66,7 +66,7 @@ impl KafkaCluster {
                 writeln!(properties, "{key}={value}")?;
             }
             let directory = scratch.path().join(format!("broker-{index}"));
-            brokers.push(Broker::prepare(directory, node, &[], &properties, Vec::new())?);
+            brokers.push(Broker::prepare(directory, node, &[], &properties, classes::options())?);
         }
         Ok(KafkaCluster { ports, brokers, running: AtomicUsize::new(0), _scratch: scratch })
     }

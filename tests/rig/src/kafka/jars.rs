@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::artefacts::{cached, copy_dependencies, run};
 use crate::java::{Java, OLDEST};
 
-const VERSION: &str = "4.3.1";
+pub(super) const VERSION: &str = "4.3.1";
 const POM: &str = include_str!("../../files/kafka/pom.xml");
 const LOG4J: &str = include_str!("../../files/kafka/log4j2.properties");
 /// Any UUID as 22 url-safe characters that do not begin with `-`.

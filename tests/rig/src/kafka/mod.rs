@@ -1,6 +1,7 @@
 //! Kafka 4 (`KRaft`) from its jars.
 
 mod broker;
+mod classes;
 mod client;
 mod cluster;
 mod jars;
@@ -95,7 +96,9 @@ impl Kafka {
             let more = ports.split_off(2);
             let layout = layout(scratch.path(), &more)?;
             let properties = properties(ports[0], ports[1], &layout, settings)?;
-            let broker = Broker::prepare(scratch.path().join("broker"), 1, &layout.users, &properties, layout.jvm)?;
+            let mut jvm = classes::options();
+            jvm.extend(layout.jvm);
+            let broker = Broker::prepare(scratch.path().join("broker"), 1, &layout.users, &properties, jvm)?;
             let kafka = Kafka { port: ports[0], broker, scratch };
             match kafka.start_again() {
                 Ok(()) => return Ok((kafka, more)),

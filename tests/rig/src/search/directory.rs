@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -16,6 +15,13 @@ const OPTIONS: &str = include_str!("../../files/search.options");
 const UNPRIVILEGED: u32 = 12_345;
 const OTHERS_SEARCH: u32 = 0o001;
 
+/// What runs a server.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) words: Vec<OsString>,
+    pub(super) environment: Vec<(&'static str, OsString)>,
+}
+
 /// Of one server: `config`, with certificates, and empty `data`, `logs` and `tmp`.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -23,7 +29,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn create(path: PathBuf) -> Result<Directory> {
+    pub(super) fn create(path: PathBuf, jvm: &[&str]) -> Result<Directory> {
         for part in ["config", "data", "logs", "tmp"] {
             std::fs::create_dir_all(path.join(part))?;
         }
@@ -37,6 +43,7 @@ impl Directory {
             ("http.key", &server.key),
             ("log4j2.properties", LOG4J),
             ("jvm.options", &OPTIONS.replace("@TMP@", &temporary.to_string_lossy())),
+            ("jvm.options.d/test.options", &jvm.join("\n")),
         ] {
             directory.write(name, text)?;
         }
@@ -100,11 +107,11 @@ fn hand_over(path: &Path) -> Result<()> {
 
 /// Whether anybody may reach what lies under a path.
 fn open_to_all(path: &Path) -> bool {
-    let modes = path.ancestors().filter_map(|each| each.metadata().ok()).map(|each| each.permissions().mode());
-    modes.fold(true, |open, mode| open && mode & OTHERS_SEARCH != 0)
+    let mut modes = path.ancestors().filter_map(|each| each.metadata().ok()).map(|each| each.permissions().mode());
+    modes.all(|mode| mode & OTHERS_SEARCH != 0)
 }
 
 /// Lets anybody read a server's home.
 pub(super) fn readable(home: &Path) -> Result<()> {
-    run(Command::new("chmod").args(["-R", "a+rX"]).arg(home))
+    run(std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(home))
 }

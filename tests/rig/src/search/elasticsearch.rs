@@ -1,12 +1,11 @@
 //! What makes an Elasticsearch.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process;
 
 use anyhow::{Context, Result};
 
-use super::directory::{Directory, readable};
+use super::directory::{Command, Directory, readable};
 use super::{ADMIN, ADMIN_HASH};
 use crate::artefacts::{cached, run, unpack};
 use crate::java::{Java, OLDEST};
@@ -34,24 +33,27 @@ pub(super) const EIGHT: Release = Release {
                          Predicate<NodeFeature> features",
 };
 
+pub(super) const NINE: Release = Release {
+    version: "9.5.3",
+    java: 21,
+    handler_parameters: "RestHandlersServices services, Supplier<DiscoveryNodes> nodes, \
+                         Predicate<NodeFeature> features",
+};
+
 /// Its directory, and what runs it there.
-pub(super) fn prepare(
-    release: Release,
-    directory: &Directory,
-) -> Result<(Vec<OsString>, Vec<(&'static str, OsString)>)> {
+pub(super) fn prepare(release: Release, directory: &Directory) -> Result<Command> {
     let java = Java::find(release.java)?;
     let home = home(release)?;
     directory.write("users", &format!("{ADMIN}:{ADMIN_HASH}\n"))?;
     directory.write("users_roles", &format!("superuser:{ADMIN}\n"))?;
     directory.write("roles.yml", "")?;
-    directory.write("jvm.options.d/none", "")?;
     let environment = vec![
         ("ES_JAVA_HOME", java.home().into()),
         ("ES_PATH_CONF", directory.part("config").into()),
         ("ES_TMPDIR", directory.part("tmp").into()),
         ("HOME", directory.part("tmp").into()),
     ];
-    Ok((directory.command(&home, "bin/elasticsearch")?, environment))
+    Ok(Command { words: directory.command(&home, "bin/elasticsearch")?, environment })
 }
 
 fn home(release: Release) -> Result<PathBuf> {
@@ -81,10 +83,10 @@ fn build_plugin(release: Release, home: &Path) -> Result<()> {
     for entry in std::fs::read_dir(home.join("lib"))? {
         jars.push(entry?.path());
     }
-    let mut compile = Command::new(java.command());
+    let mut compile = process::Command::new(java.command());
     compile.args(["-m", "jdk.compiler/com.sun.tools.javac.Main", "-nowarn", "-cp"]).arg(std::env::join_paths(jars)?);
     run(compile.arg("-d").arg(&classes).arg(source)).context("compiling its plugin (needs a full JDK)")?;
-    let mut pack = Command::new(java.command());
+    let mut pack = process::Command::new(java.command());
     pack.args(["-m", "jdk.jartool/sun.tools.jar.Main", "--create", "--file"]).arg(plugin.join("rig.jar"));
     run(pack.arg("-C").arg(&classes).arg("."))
 }

@@ -3,25 +3,17 @@
 mod directory;
 mod elasticsearch;
 mod opensearch;
+mod server;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fmt::{Display, Write};
 use std::ops::Deref;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, ensure};
-use reqwest::{Certificate, Client, Method};
-use rustix::process::Signal;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use self::directory::Directory;
-use crate::blocking::block_on;
-use crate::ports;
-use crate::scratch::Scratch;
-use crate::server::{Server, port_was_taken};
+use self::server::Product;
+pub use self::server::{Credentials, SearchServer};
+use crate::java::Java;
 
 /// The user who may do everything.
 pub const ADMIN: &str = "admin";
@@ -29,16 +21,6 @@ pub const ADMIN: &str = "admin";
 pub const PASSWORD: &str = "admin-password";
 /// Of [`PASSWORD`], bcrypt, as both servers keep it.
 const ADMIN_HASH: &str = "$2a$10$4TWRUQEkxJwc8glIEdapUui4ROgusTp1SONLqDzElgcYb/hWtqGBu";
-/// Who may only write `logmesh-*`.
-const WRITER: &str = "logmesh-writer";
-/// A start takes 15 s on a quiet machine.
-const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Longest time that a stop by SIGTERM may take; then it is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
-/// Of one request.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// Starts with other ports when others took them.
-const START_TRIES: usize = 4;
 
 /// An Elasticsearch 8. Dropped, it is killed and its directory removed.
 #[derive(Debug)]
@@ -47,35 +29,6 @@ pub struct Elasticsearch(SearchServer);
 /// An OpenSearch 2. Dropped, it is killed and its directory removed.
 #[derive(Debug)]
 pub struct OpenSearch(SearchServer);
-
-/// What both have in common.
-#[derive(Debug)]
-pub struct SearchServer {
-    product: Product,
-    port: u16,
-    words: Vec<OsString>,
-    environment: Vec<(&'static str, OsString)>,
-    client: Client,
-    process: Mutex<Option<Server>>,
-    directory: Directory,
-    /// After the process: dropped in this order.
-    scratch: Scratch,
-}
-
-/// Who says what to a server: HTTP basic authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Its name.
-    pub user: String,
-    /// Its password.
-    pub password: String,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Product {
-    Elasticsearch(elasticsearch::Release),
-    OpenSearch(opensearch::Release),
-}
 
 impl Elasticsearch {
     /// The server that all tests of this process share, started at first use. Tests use indexes of their own
@@ -99,7 +52,33 @@ impl Elasticsearch {
     ///
     /// When it cannot be fetched or started, with its last words.
     pub fn start(settings: &[(&str, &str)]) -> Result<Elasticsearch> {
-        Ok(Elasticsearch(SearchServer::start(Product::Elasticsearch(elasticsearch::EIGHT), settings)?))
+        Elasticsearch::start_tuned(settings, &[])
+    }
+
+    /// Like [`Elasticsearch::start`], with options for its Java machine, of which the last counts. A server for tests is
+    /// tuned to be there soon: to measure one, say `-XX:TieredStopAtLevel=4` and the heap it shall have (`-Xms2g`, `-Xmx2g`).
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be fetched or started, with its last words.
+    pub fn start_tuned(settings: &[(&str, &str)], jvm: &[&str]) -> Result<Elasticsearch> {
+        Ok(Elasticsearch(SearchServer::start(Product::Elasticsearch(elasticsearch::EIGHT), settings, jvm)?))
+    }
+
+    /// An Elasticsearch 9 that all tests of this process share, where there is a Java that it runs on.
+    ///
+    /// # Panics
+    ///
+    /// When there is such a Java and it cannot be started, with its last words.
+    #[must_use]
+    pub fn newer() -> Option<&'static Elasticsearch> {
+        static NEWER: OnceLock<Result<Elasticsearch, String>> = OnceLock::new();
+        Java::find(elasticsearch::NINE.java).ok()?;
+        let start = || SearchServer::start(Product::Elasticsearch(elasticsearch::NINE), &[], &[]);
+        match NEWER.get_or_init(|| start().map(Elasticsearch).map_err(|error| format!("{error:#}"))) {
+            Ok(server) => Some(server),
+            Err(error) => panic!("the newer Elasticsearch did not start: {error}"),
+        }
     }
 
     /// A new API key, encoded as the header `Authorization: ApiKey` takes it, for what a role (as the server's API
@@ -149,7 +128,33 @@ impl OpenSearch {
     ///
     /// When it cannot be fetched or started, with its last words.
     pub fn start(settings: &[(&str, &str)]) -> Result<OpenSearch> {
-        Ok(OpenSearch(SearchServer::start(Product::OpenSearch(opensearch::TWO), settings)?))
+        OpenSearch::start_tuned(settings, &[])
+    }
+
+    /// Like [`OpenSearch::start`], with options for its Java machine, as [`Elasticsearch::start_tuned`] takes them.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be fetched or started, with its last words.
+    pub fn start_tuned(settings: &[(&str, &str)], jvm: &[&str]) -> Result<OpenSearch> {
+        Ok(OpenSearch(SearchServer::start(Product::OpenSearch(opensearch::TWO), settings, jvm)?))
+    }
+
+    /// An OpenSearch 3 that all tests of this process share, where there is a Java that it runs on. It has neither TLS nor
+    /// users.
+    ///
+    /// # Panics
+    ///
+    /// When there is such a Java and it cannot be started, with its last words.
+    #[must_use]
+    pub fn newer() -> Option<&'static OpenSearch> {
+        static NEWER: OnceLock<Result<OpenSearch, String>> = OnceLock::new();
+        Java::find(opensearch::THREE.java).ok()?;
+        let start = || SearchServer::start(Product::OpenSearch(opensearch::THREE), &[], &[]);
+        match NEWER.get_or_init(|| start().map(OpenSearch).map_err(|error| format!("{error:#}"))) {
+            Ok(server) => Some(server),
+            Err(error) => panic!("the newer OpenSearch did not start: {error}"),
+        }
     }
 }
 
@@ -166,263 +171,5 @@ impl Deref for OpenSearch {
 
     fn deref(&self) -> &SearchServer {
         &self.0
-    }
-}
-
-impl Credentials {
-    fn of(user: &str) -> Credentials {
-        Credentials { user: user.to_owned(), password: PASSWORD.to_owned() }
-    }
-}
-
-impl SearchServer {
-    fn start(product: Product, settings: &[(&str, &str)]) -> Result<SearchServer> {
-        let mut tries = START_TRIES;
-        loop {
-            tries -= 1;
-            let server = SearchServer::prepare(product, settings)?;
-            match server.start_again() {
-                Ok(()) => return Ok(server),
-                Err(_) if tries > 0 && port_was_taken(&server.log()) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Its directory and command; nothing is started.
-    fn prepare(product: Product, settings: &[(&str, &str)]) -> Result<SearchServer> {
-        let scratch = Scratch::new("search")?;
-        let directory = Directory::create(scratch.path().join("server"))?;
-        let ports = ports::free(2)?;
-        let (file, usual) = match product {
-            Product::Elasticsearch(_) => ("elasticsearch.yml", elasticsearch::SETTINGS),
-            Product::OpenSearch(_) => ("opensearch.yml", opensearch::SETTINGS),
-        };
-        let (data, logs) = (directory.part("data"), directory.part("logs"));
-        let mut merged: BTreeMap<&str, String> = usual
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .map(|(key, value)| (key, value.to_owned()))
-            .collect();
-        merged.insert("path.data", data.to_string_lossy().into_owned());
-        merged.insert("path.logs", logs.to_string_lossy().into_owned());
-        merged.insert("http.port", ports[0].to_string());
-        merged.insert("transport.port", ports[1].to_string());
-        merged.extend(settings.iter().map(|&(key, value)| (key, value.to_owned())));
-        let mut text = String::new();
-        for (key, value) in &merged {
-            writeln!(text, "{key}: {value}")?;
-        }
-        directory.write(file, &text)?;
-        let (words, environment) = match product {
-            Product::Elasticsearch(release) => elasticsearch::prepare(release, &directory)?,
-            Product::OpenSearch(release) => opensearch::prepare(release, &directory)?,
-        };
-        let ca = Certificate::from_pem(&std::fs::read(directory.ca())?)?;
-        // Every call has a runtime of its own, which a connection does not outlive.
-        let client = Client::builder().tls_built_in_root_certs(false).add_root_certificate(ca);
-        let client = client.pool_max_idle_per_host(0).timeout(ANSWER_WITHIN).build()?;
-        let (port, process) = (ports[0], Mutex::new(None));
-        Ok(SearchServer { product, port, words, environment, client, process, directory, scratch })
-    }
-
-    /// Where it listens, `https://127.0.0.1:PORT`. The same after each start.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
-    }
-
-    /// The certificate of the authority that signed its own, PEM.
-    #[must_use]
-    pub fn ca(&self) -> PathBuf {
-        self.directory.ca()
-    }
-
-    /// Of its release.
-    #[must_use]
-    pub fn version(&self) -> &'static str {
-        match self.product {
-            Product::Elasticsearch(release) => release.version,
-            Product::OpenSearch(release) => release.version,
-        }
-    }
-
-    /// The user who may do everything.
-    #[must_use]
-    pub fn admin(&self) -> Credentials {
-        Credentials::of(ADMIN)
-    }
-
-    /// A user who may write documents into `logmesh-*`, creating indexes there, and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses it or does not answer.
-    pub fn writer(&self) -> Result<Credentials> {
-        let role = match self.product {
-            Product::Elasticsearch(_) => json!({
-                "cluster": ["monitor"],
-                "indices": [{
-                    "names": ["logmesh-*"],
-                    "privileges": ["create_doc", "create_index", "view_index_metadata"],
-                }],
-            }),
-            Product::OpenSearch(_) => json!({
-                "cluster_permissions": ["cluster_monitor", "indices:data/write/bulk"],
-                "index_permissions": [{
-                    "index_patterns": ["logmesh-*"],
-                    "allowed_actions": [
-                        "indices:data/write/index", "indices:data/write/bulk*", "create_index",
-                        "indices:admin/mapping/put",
-                    ],
-                }],
-            }),
-        };
-        self.user(WRITER, &role)
-    }
-
-    /// A user with a role of the same name, which is made as the server's API describes one.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses it or does not answer.
-    pub fn user(&self, name: &str, role: &Value) -> Result<Credentials> {
-        match self.product {
-            Product::Elasticsearch(_) => {
-                self.expect("PUT", &format!("/_security/role/{name}"), role)?;
-                let user = json!({ "password": PASSWORD, "roles": [name] });
-                self.expect("PUT", &format!("/_security/user/{name}"), user)?;
-            }
-            Product::OpenSearch(_) => {
-                self.expect("PUT", &format!("/_plugins/_security/api/roles/{name}"), role)?;
-                let user = json!({ "hash": ADMIN_HASH, "opendistro_security_roles": [name] });
-                self.expect("PUT", &format!("/_plugins/_security/api/internalusers/{name}"), user)?;
-            }
-        }
-        Ok(Credentials::of(name))
-    }
-
-    /// Asks as [`ADMIN`]: method, path with query, body (`""` for none; a `serde_json::Value`, or the lines of a bulk). The
-    /// answer is its status and body, a string where that is not JSON.
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer.
-    pub fn request(&self, method: &str, path: &str, body: impl Display) -> Result<(u16, Value)> {
-        self.request_as(&self.admin(), method, path, body)
-    }
-
-    /// Asks as somebody else, otherwise like [`SearchServer::request`].
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer.
-    pub fn request_as(
-        &self,
-        credentials: &Credentials,
-        method: &str,
-        path: &str,
-        body: impl Display,
-    ) -> Result<(u16, Value)> {
-        let method = Method::from_bytes(method.as_bytes())?;
-        let mut request = self.client.request(method, format!("{}{path}", self.url()));
-        request = request.basic_auth(&credentials.user, Some(&credentials.password));
-        let body = body.to_string();
-        if !body.is_empty() {
-            request = request.header("content-type", "application/json").body(body);
-        }
-        block_on(async {
-            let response = request.send().await?;
-            let (status, text) = (response.status().as_u16(), response.text().await?);
-            let body = match text.as_str() {
-                "" => Value::Null,
-                text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
-            };
-            Ok((status, body))
-        })
-    }
-
-    /// Like [`SearchServer::request`], where only success will do.
-    fn expect(&self, method: &str, path: &str, body: impl Display) -> Result<Value> {
-        let (status, body) = self.request(method, path, body)?;
-        ensure!((200..300).contains(&status), "{method} {path}: {status} {body}");
-        Ok(body)
-    }
-
-    /// Of its process, while it runs.
-    ///
-    /// # Errors
-    ///
-    /// When it does not run.
-    pub fn pid(&self) -> Result<i32> {
-        Ok(self.process().as_ref().context("the server does not run")?.pid())
-    }
-
-    /// Kills it with SIGKILL; its directory stays.
-    ///
-    /// # Errors
-    ///
-    /// When it does not run.
-    pub fn kill(&self) -> Result<()> {
-        self.process().take().context("the server does not run")?.kill()
-    }
-
-    /// Stops it with SIGTERM, after 30 s with SIGKILL; its directory stays.
-    ///
-    /// # Errors
-    ///
-    /// When it does not run.
-    pub fn stop(&self) -> Result<()> {
-        self.process().take().context("the server does not run")?.terminate(STOP_WITHIN)
-    }
-
-    /// Starts it anew after a kill or stop, on the same port and directory, and waits until it indexes.
-    ///
-    /// # Errors
-    ///
-    /// When it runs, or does not start, with its last words.
-    pub fn start_again(&self) -> Result<()> {
-        let mut process = self.process();
-        ensure!(process.is_none(), "the server runs already");
-        let mut server = Server::spawn(&self.words, &self.environment, &self.log())?;
-        server.wait_ready(READY_WITHIN, || self.ready()).with_context(|| format!("{:?}", self.product))?;
-        *process = Some(server);
-        Ok(())
-    }
-
-    /// Stops its clock with SIGSTOP: connections stay, nothing is answered.
-    ///
-    /// # Errors
-    ///
-    /// When it does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.process().as_ref().context("the server does not run")?.signal(Signal::STOP)
-    }
-
-    /// Lets it run on after a pause.
-    ///
-    /// # Errors
-    ///
-    /// When it does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.process().as_ref().context("the server does not run")?.signal(Signal::CONT)
-    }
-
-    /// Users are known, all that was indexed is there, and a document was indexed.
-    fn ready(&self) -> Result<()> {
-        let health = self.expect("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s", "")?;
-        ensure!(health["timed_out"] == false, "not healthy: {health}");
-        let answer = self.expect("POST", "/rig-ready/_bulk", "{\"index\":{\"_id\":\"1\"}}\n{\"ready\":true}\n")?;
-        ensure!(answer["errors"] == false, "a document was refused: {answer}");
-        Ok(())
-    }
-
-    fn log(&self) -> PathBuf {
-        self.scratch.path().join("server.log")
-    }
-
-    fn process(&self) -> MutexGuard<'_, Option<Server>> {
-        // A panic elsewhere does not change what runs.
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
