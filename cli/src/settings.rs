@@ -7,29 +7,22 @@ use std::{
 };
 
 use logmesh_agent::{FilesConfig, discovery::Group};
+use logmesh_bus::config::BusConfig;
+use logmesh_processor::index::{IndexKind, IndexOptions};
 use logmesh_runtime::{
     admin,
     config::{Fault, Faults, Resolved, Root, Secret},
+    service::RESERVED,
     telemetry::TelemetryConfig,
 };
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The least memory with which `up` works: each stage's share must hold one batch of the largest size.
 const MEMORY_MIN: u64 = 96 * MIB;
 
-/// The least backlog: four of the smallest segments, below which the local bus does not go.
-const BACKLOG_MIN: u64 = 8 * MIB;
-
-/// Environment variables with our prefix that are no settings.
-const RESERVED: [&str; 3] = ["LOGMESH_FAULTS", "LOGMESH_TOKEN", "LOGMESH_VERSION"];
-
-/// Sections that a file may have for other processes than the agent.
-pub(crate) const NOT_THE_AGENTS: [&str; 5] = ["up", "gateway", "bus", "processor", "index"];
-
-/// The commented defaults of `[up]` and `[bus]`.
+/// The commented defaults of `[up]`.
 const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// What all services are told.
@@ -37,26 +30,10 @@ pub(crate) struct Settings {
     pub(crate) agent: logmesh_agent::Config,
     pub(crate) gateway: logmesh_gateway::Config,
     pub(crate) processor: logmesh_processor::Config,
-    pub(crate) index: Index,
-    pub(crate) bus: Bus,
+    pub(crate) index: IndexOptions,
+    pub(crate) bus: BusConfig,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) up: UpSettings,
-}
-
-/// `[index]`, as far as `up` has one of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Index {
-    /// Days that a document is kept after its arrival; `None` keeps all.
-    pub(crate) retention_days: Option<u32>,
-}
-
-/// `[bus]`, as far as `up` has one of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bus {
-    /// Partitions of each topic.
-    pub(crate) partitions: u32,
-    /// Bytes on disk that may wait for the processor.
-    pub(crate) backlog_bytes_max: u64,
 }
 
 /// `[up]`.
@@ -111,29 +88,12 @@ pub(crate) fn read(root: Root) -> Result<(Settings, Resolved), Faults> {
         agent: logmesh_agent::Config::read(&root),
         gateway: logmesh_gateway::Config::read(&root),
         processor: logmesh_processor::Config::read(&root),
-        index: read_index(&root),
-        bus: read_bus(&root),
+        index: IndexOptions::read(&root, &[IndexKind::Embedded, IndexKind::Elasticsearch]),
+        bus: BusConfig::read(&root),
         telemetry: TelemetryConfig::read(&root),
         up: read_up(&root),
     };
     Ok((settings, root.finish()?))
-}
-
-fn read_index(root: &Root) -> Index {
-    let section = root.section("index");
-    section.one_of("kind", "embedded", &[("embedded", ())]);
-    let whole_days = DAY..=DAY * 36_500;
-    let retention = section.is_set("retention").then(|| section.duration("retention", DAY, whole_days));
-    Index { retention_days: retention.and_then(|kept| u32::try_from(kept.as_secs().div_ceil(DAY.as_secs())).ok()) }
-}
-
-fn read_bus(root: &Root) -> Bus {
-    let section = root.section("bus");
-    section.one_of("kind", "local", &[("local", ())]);
-    Bus {
-        partitions: u32::try_from(section.integer("partitions", 8, 1..=256)).unwrap_or(8),
-        backlog_bytes_max: section.size("backlog_max", 8 * GIB, BACKLOG_MIN..=1024 * GIB),
-    }
 }
 
 fn read_up(root: &Root) -> UpSettings {
@@ -161,6 +121,7 @@ pub(crate) fn default_toml() -> String {
         DEFAULT_TOML,
         logmesh_agent::DEFAULT_TOML,
         logmesh_gateway::DEFAULT_TOML,
+        logmesh_bus::config::DEFAULT_TOML,
         logmesh_processor::DEFAULT_TOML,
         logmesh_runtime::telemetry::DEFAULT_TOML,
     ]

@@ -414,7 +414,8 @@ async fn a_server_that_pushes_back_gets_less_at_once() {
     });
     let (index, _) = open(&server, |_| {});
     let documents = numbered(1, 10_000);
-    let mut left: Vec<&[Document]> = documents.chunks(100).collect();
+    // Calls of any size, also larger than what the server takes.
+    let mut left: Vec<&[Document]> = documents[..5000].chunks(100).chain([&documents[5000..]]).collect();
     while !left.is_empty() {
         let answers = join_all(left.iter().map(|part| create(&index, part))).await;
         let done = answers.iter().map(|outcomes| outcomes.iter().all(Outcome::is_done));

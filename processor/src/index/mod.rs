@@ -7,11 +7,13 @@
 //! What every implementation promises is written as tests in `contract`; an implementation that passes them may be put
 //! behind the seam.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
 use crate::document::Document;
+
+pub use self::options::{IndexKind, IndexOptions};
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -23,6 +25,7 @@ pub mod embedded;
 pub mod faulty;
 #[cfg(feature = "embedded")]
 mod intervals;
+mod options;
 
 /// How documents are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,4 +105,15 @@ pub trait Index: Send + Sync + 'static {
     /// Makes what was taken durable, answers the calls that wait for it, and lets go of files and locks. Calling it
     /// again does nothing.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A shared index is an index.
+impl<I: Index + ?Sized> Index for Arc<I> {
+    fn bulk(&self, documents: Vec<Document>, mode: Mode) -> BoxFuture<'_, Vec<Outcome>> {
+        self.as_ref().bulk(documents, mode)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.as_ref().close()
+    }
 }

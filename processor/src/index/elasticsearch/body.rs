@@ -5,7 +5,7 @@ use std::{io::Write as _, sync::Arc};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 
-use super::super::Mode;
+use super::{super::Mode, fit};
 use crate::document::Document;
 
 /// Bytes of an action line beside the index's name.
@@ -42,6 +42,7 @@ pub(super) struct Writer {
     action: Vec<u8>,
     index: Option<(Arc<str>, Mode)>,
     target: Target,
+    fit: bool,
 }
 
 /// Which index a document goes to.
@@ -68,8 +69,9 @@ impl Target {
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, bytes: usize) -> Self {
-        Self { out: Vec::with_capacity(bytes), action: Vec::new(), index: None, target }
+    /// `fit`: documents are made to fit OpenSearch.
+    pub(super) fn new(target: Target, fit: bool, bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes), action: Vec::new(), index: None, target, fit }
     }
 
     pub(super) fn push(&mut self, entry: Entry<'_>) {
@@ -83,7 +85,10 @@ impl Writer {
         self.out.extend_from_slice(&self.action);
         self.out.extend_from_slice(&document.id.hex());
         self.out.extend_from_slice(b"\"}}\n");
-        self.out.extend_from_slice(&document.body);
+        match self.fit.then(|| fit::fit(&document.body)).flatten() {
+            Some(body) => self.out.extend_from_slice(&body),
+            None => self.out.extend_from_slice(&document.body),
+        }
         self.out.push(b'\n');
     }
 
@@ -117,7 +122,7 @@ mod tests {
     use crate::index::contract;
 
     fn written(target: Target, entries: &[(Document, Mode)]) -> String {
-        let mut writer = Writer::new(target, 0);
+        let mut writer = Writer::new(target, false, 0);
         for (document, mode) in entries {
             writer.push(Entry { document, mode: *mode });
         }

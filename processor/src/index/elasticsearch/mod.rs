@@ -19,6 +19,7 @@ mod answer;
 mod body;
 mod check;
 mod counters;
+mod fit;
 mod lifecycle;
 mod nodes;
 mod options;
@@ -79,7 +80,6 @@ impl Elasticsearch {
         let shared = Arc::new(Shared {
             options: options.clone(),
             cluster: Cluster::new(options)?,
-            form: Form { gzip: options.gzip, target },
             counters: Counters::default(),
             state: State::new(condition),
         });
@@ -90,7 +90,8 @@ impl Elasticsearch {
             slow: sender::slow(options.request_timeout),
         });
         let closing = CancellationToken::new();
-        let driver = tokio::spawn(Sender::new(Arc::clone(&shared), pieces, pace, closing.clone()).run());
+        let form = Form { gzip: options.gzip, target, bytes: options.bulk_bytes_max, fit: false };
+        let driver = tokio::spawn(Sender::new(Arc::clone(&shared), form, pieces, pace, closing.clone()).run());
         Ok(Self { shared, queue, closing, driver: Mutex::new(Some(driver)), bytes_max: options.bulk_bytes_max })
     }
 

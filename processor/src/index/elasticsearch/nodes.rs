@@ -58,7 +58,8 @@ impl Nodes {
     }
 
     /// Nodes that are set aside.
-    pub(super) fn aside(&self, now: Instant) -> usize {
+    #[cfg(test)]
+    fn aside(&self, now: Instant) -> usize {
         self.nodes.iter().filter(|node| node.aside_until.is_some_and(|until| until > now)).count()
     }
 }

@@ -32,6 +32,10 @@ const SUSPECT_TRIES: usize = 3;
 pub(super) struct Form {
     pub(super) gzip: bool,
     pub(super) target: Target,
+    /// Uncompressed bytes of a body, unless a single document is larger.
+    pub(super) bytes: usize,
+    /// Long strings in free-form objects are cut.
+    pub(super) fit: bool,
 }
 
 /// What a request came to.
@@ -77,7 +81,7 @@ enum Step {
 pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>], counters: &Counters) -> Report {
     let mut report = Report { outcomes: unanswered(entries.len()), course: Course::NotSent, bytes: 0, trouble: None };
     // Ranges still to be sent, first on top.
-    let mut todo = vec![(0, entries.len())];
+    let mut todo = ranges(entries, form.bytes);
     while let Some((start, end)) = todo.pop() {
         let part = &entries[start..end];
         let bytes = part.iter().map(|entry| body::size_of(entry.document)).sum();
@@ -124,6 +128,25 @@ pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>
     report
 }
 
+/// Cuts entries into runs of at most `bytes`, or of one that is larger; the last run first.
+fn ranges(entries: &[Entry<'_>], bytes: usize) -> Vec<(usize, usize)> {
+    let mut ranges = Vec::new();
+    let (mut start, mut sum) = (0, 0);
+    for (at, entry) in entries.iter().enumerate() {
+        let size = body::size_of(entry.document);
+        if at > start && sum + size > bytes {
+            ranges.push((start, at));
+            (start, sum) = (at, 0);
+        }
+        sum += size;
+    }
+    if start < entries.len() {
+        ranges.push((start, entries.len()));
+    }
+    ranges.reverse();
+    ranges
+}
+
 fn unanswered(count: usize) -> Vec<Outcome> {
     vec![Outcome::Retry { reason: "the index did not answer".to_owned(), after: None }; count]
 }
@@ -142,7 +165,7 @@ fn boundary(part: &[Entry<'_>]) -> Option<usize> {
 }
 
 async fn send(cluster: &Cluster, form: Form, part: &[Entry<'_>], bytes: usize, counters: &Counters) -> Step {
-    let mut writer = Writer::new(form.target, bytes);
+    let mut writer = Writer::new(form.target, form.fit, bytes);
     for entry in part {
         writer.push(*entry);
     }

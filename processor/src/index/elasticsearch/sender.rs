@@ -26,6 +26,7 @@ use super::{
     options::ElasticsearchOptions,
     pace::{Course, Pace},
     request::{self, Form, Report},
+    server::Product,
     setup::{self, SetUp, Standing},
     state::State,
     transport::Cluster,
@@ -63,7 +64,6 @@ impl Piece {
 pub(super) struct Shared {
     pub(super) options: ElasticsearchOptions,
     pub(super) cluster: Cluster,
-    pub(super) form: Form,
     pub(super) counters: Counters,
     pub(super) state: State,
 }
@@ -80,6 +80,7 @@ struct Ended {
 /// The driver.
 pub(super) struct Sender {
     shared: Arc<Shared>,
+    form: Form,
     queue: mpsc::Receiver<Piece>,
     pace: Pace,
     /// From then on nothing is begun.
@@ -93,11 +94,13 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(
         shared: Arc<Shared>,
+        form: Form,
         queue: mpsc::Receiver<Piece>,
         pace: Pace,
         closing: CancellationToken,
     ) -> Self {
-        Self { shared, queue, pace, closing, waiting: VecDeque::new(), waiting_bytes: 0, under_way: JoinSet::new() }
+        let (waiting, under_way) = (VecDeque::new(), JoinSet::new());
+        Self { shared, form, queue, pace, closing, waiting, waiting_bytes: 0, under_way }
     }
 
     /// Works until it is told to close, and what is under way is answered.
@@ -134,6 +137,8 @@ impl Sender {
                 done = setup::set_up(&shared.cluster, &shared.options) => match done {
                     Ok(set_up) => {
                         tell(&set_up);
+                        let product = set_up.server.map(|server| server.product);
+                        self.form.fit = product == Some(Product::OpenSearch);
                         return shared.state.note(None);
                     }
                     Err(obstacle) => obstacle,
@@ -184,7 +189,8 @@ impl Sender {
                 return;
             }
             let busy = self.under_way.len() + 1 >= self.pace.concurrency();
-            self.under_way.spawn(send(Arc::clone(&self.shared), pieces, busy));
+            let form = Form { bytes: self.pace.bytes(), ..self.form };
+            self.under_way.spawn(send(Arc::clone(&self.shared), form, pieces, busy));
         }
     }
 
@@ -217,14 +223,14 @@ pub(super) fn closed(count: usize) -> Vec<Outcome> {
     vec![Outcome::Retry { reason: "the index is closed".to_owned(), after: None }; count]
 }
 
-async fn send(shared: Arc<Shared>, pieces: Vec<Piece>, busy: bool) -> Ended {
+async fn send(shared: Arc<Shared>, form: Form, pieces: Vec<Piece>, busy: bool) -> Ended {
     let begun = Instant::now();
     let entries: Vec<Entry<'_>> = pieces
         .iter()
         .flat_map(|piece| piece.documents.iter().map(|document| Entry { document, mode: piece.mode }))
         .collect();
     let Report { mut outcomes, course, bytes, trouble } =
-        request::exchange(&shared.cluster, shared.form, &entries, &shared.counters).await;
+        request::exchange(&shared.cluster, form, &entries, &shared.counters).await;
     drop(entries);
     shared.counters.answered(&outcomes);
     shared.state.note(trouble);
