@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use logmesh_runtime::{config::Faults, shutdown::Exit, telemetry::TelemetryConfig};
+use logmesh_agent::command::AgentService;
+use logmesh_gateway::command::GatewayService;
+use logmesh_processor::command::ProcessorService;
+use logmesh_runtime::{config::Faults, service, shutdown::Exit};
 
 use crate::{settings, up};
 
@@ -28,6 +31,10 @@ enum Role {
     Up,
     /// `logmesh agent`.
     Agent,
+    /// `logmesh gateway`.
+    Gateway,
+    /// `logmesh processor`.
+    Processor,
 }
 
 impl Check {
@@ -48,15 +55,14 @@ impl Check {
     fn read(&self) -> Result<(), Faults> {
         let root = settings::root(Some(&self.config))?;
         match self.role {
-            Some(Role::Agent) => {
-                let root = root.leave(&settings::NOT_THE_AGENTS);
-                logmesh_agent::Config::read_standalone(&root);
-                TelemetryConfig::read(&root);
-                return root.finish().map(|_| ());
+            Some(Role::Agent) => service::read::<AgentService>(root).map(drop),
+            Some(Role::Gateway) => service::read::<GatewayService>(root).map(drop),
+            Some(Role::Processor) => service::read::<ProcessorService>(root).map(drop),
+            Some(Role::Up) => {
+                up::refuse_own_keys(&root);
+                settings::read(root).map(drop)
             }
-            Some(Role::Up) => up::refuse_own_keys(&root),
-            None => {}
+            None => settings::read(root).map(drop),
         }
-        settings::read(root).map(|_| ())
     }
 }

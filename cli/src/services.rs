@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use logmesh_agent::command::AgentService;
+use logmesh_gateway::command::GatewayService;
+use logmesh_processor::command::ProcessorService;
 use logmesh_runtime::service;
 
 /// Tails files and ships them to gateways.
@@ -14,9 +16,39 @@ pub(crate) struct Agent {
     arguments: service::Arguments,
 }
 
+/// Takes batches from agents over mutual TLS and writes them to Kafka.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  logmesh gateway --config gateway.toml")]
+pub(crate) struct Gateway {
+    #[command(flatten)]
+    arguments: service::Arguments,
+}
+
+/// Reads batches from Kafka, parses them, and indexes their records into Elasticsearch or OpenSearch.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  logmesh processor --config processor.toml")]
+pub(crate) struct Processor {
+    #[command(flatten)]
+    arguments: service::Arguments,
+}
+
 impl Agent {
     /// Runs until the process is told to stop.
     pub(crate) fn run(self) -> ExitCode {
         service::run::<AgentService>("logmesh agent", &self.arguments)
+    }
+}
+
+impl Gateway {
+    /// Runs until the process is told to stop.
+    pub(crate) fn run(self) -> ExitCode {
+        service::run::<GatewayService>("logmesh gateway", &self.arguments)
+    }
+}
+
+impl Processor {
+    /// Runs until the process is told to stop.
+    pub(crate) fn run(self) -> ExitCode {
+        service::run::<ProcessorService>("logmesh processor", &self.arguments)
     }
 }

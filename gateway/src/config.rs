@@ -1,5 +1,6 @@
 //! The gateway's configuration: `[gateway]` and `[[gateway.policy]]`.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -66,6 +67,16 @@ impl Config {
             section.require::<()>("policy", None);
         }
         config
+    }
+
+    /// Names on the bus of all topics that the policy lets anybody write to.
+    pub fn bus_topics(&self) -> Vec<String> {
+        let named = |rule: &PolicyRule| {
+            let tenant = rule.tenant.clone();
+            rule.topics.clone().into_iter().map(move |topic| format!("{topic}.{tenant}"))
+        };
+        let topics: BTreeSet<String> = self.policy.iter().flat_map(named).collect();
+        topics.into_iter().collect()
     }
 }
 

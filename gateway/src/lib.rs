@@ -9,6 +9,8 @@
 //! silent, greedy or does not read harms only itself; shutting down takes no longer than the grace, whatever peers or
 //! the bus do. Accepting, TLS and the life of connections are ours; tonic supplies routing and codecs.
 
+#[cfg(feature = "kafka")]
+pub mod command;
 mod complaints;
 mod config;
 mod connection;

@@ -1,9 +1,15 @@
 //! Configuration of a processor: `[processor]`, `[[processor.pipelines]]`, and what `[index]` says of documents.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use logmesh_bus::{Subscription, is_topic_name};
-use logmesh_runtime::config::{Root, Section};
+use logmesh_runtime::{
+    admin::check_exposure,
+    config::{Root, Secret, Section},
+};
 
 use crate::{
     document::{BuilderConfig, KeepOriginal},
@@ -18,8 +24,14 @@ const MIB: u64 = 1 << 20;
 /// A processor's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where the admin endpoint listens, in a process of its own.
+    pub admin: SocketAddr,
+    /// What the admin endpoint asks for, beyond loopback.
+    pub admin_token: Option<Secret>,
     /// The group whose commits count.
     pub group: String,
+    /// From the request to stop until everything is closed, in a process of its own.
+    pub shutdown_grace: Duration,
     /// Bytes of batches and documents under way to the index, at most.
     pub memory_bytes: usize,
     /// At least one.
@@ -47,8 +59,15 @@ impl Config {
         if pipelines.is_empty() {
             pipelines.push(Pipeline { topics: vec!["logs".into()], parse: Format::Auto });
         }
+        let admin = section.address("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 4420)));
+        let admin_token = section.secret("admin_token");
+        check_exposure(&section, "admin", admin, admin_token.as_ref());
+        let (second, ten_minutes) = (Duration::from_secs(1), Duration::from_secs(600));
         Self {
+            admin,
+            admin_token,
             group: section.text("group", "logmesh"),
+            shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(10), second..=ten_minutes),
             memory_bytes: usize::try_from(section.size("memory", 512 * MIB, 4 * MIB..=64 * 1024 * MIB))
                 .unwrap_or(usize::MAX),
             pipelines,

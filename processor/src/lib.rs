@@ -6,6 +6,8 @@
 //! batches is committed.
 
 mod attempt;
+#[cfg(all(feature = "elasticsearch", feature = "kafka"))]
+pub mod command;
 mod config;
 pub mod dead_letter;
 pub mod document;

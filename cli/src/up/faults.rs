@@ -15,7 +15,6 @@ use std::{
 use logmesh_agent::{Clock, Now, SystemClock};
 use logmesh_processor::index::{
     Index,
-    embedded::Embedded,
     faulty::{FaultHandle, FaultPlan, Faulty},
 };
 use serde::Deserialize;
@@ -67,7 +66,7 @@ pub(super) struct Seams {
 }
 
 /// Puts the seams up and begins to read the file, if there is one.
-pub(super) fn seams(index: Arc<Embedded>) -> Seams {
+pub(super) fn seams(index: Arc<dyn Index>) -> Seams {
     let (index, handle) = Faulty::new(index);
     let offset_millis = Arc::new(AtomicI64::new(0));
     let clock = FaultyClock { clock: SystemClock::default(), offset_millis: Arc::clone(&offset_millis) };

@@ -11,6 +11,7 @@ mod faults;
 mod mesh;
 mod pipeline;
 mod stage;
+mod stores;
 
 use std::{
     net::SocketAddr,
@@ -33,7 +34,7 @@ use crate::settings::{self, Settings};
 const OWN_KEYS: [(&str, &[&str]); 3] = [
     ("agent", &["gateways", "tls", "data_dir", "admin", "admin_token", "memory"]),
     ("gateway", &["listen", "tls", "admin", "admin_token", "memory", "shutdown_grace"]),
-    ("processor", &["admin", "admin_token", "memory"]),
+    ("processor", &["admin", "admin_token", "memory", "shutdown_grace"]),
 ];
 
 /// Runs the whole pipeline in one process: tails files, indexes them, and answers searches.

@@ -9,37 +9,38 @@ use std::{
 use anyhow::Context as _;
 use axum::Router;
 use logmesh_agent::{Agent, Clock};
-use logmesh_bus::{
-    Bus,
-    local::{LocalBus, LocalOptions},
-};
+use logmesh_bus::Bus;
 use logmesh_gateway::{Gateway, PolicyRule};
 use logmesh_processor::{
     Processor,
     dead_letter::{self, Office},
-    index::{
-        Index,
-        embedded::{Embedded, EmbeddedConfig},
-    },
-    search,
+    index::Index,
 };
 use logmesh_runtime::{
     Context,
     admin::{self, Admin},
-    health::{Condition, Health},
+    health::Health,
     shutdown::{Exit, Shutdown},
     status::Status,
     telemetry::{self, Telemetry},
 };
 use tokio::net::TcpListener;
 
-use super::{Addresses, data::DataDirectory, demo::Demo, demo_directory, mesh::Mesh, stage::Stages};
+use super::{
+    Addresses,
+    data::DataDirectory,
+    demo::Demo,
+    demo_directory,
+    mesh::Mesh,
+    stage::Stages,
+    stores::{self, Stores},
+};
 use crate::settings::Settings;
 
 /// The tenant of everything that `up` takes in.
 const TENANT: &str = "default";
 
-/// How often retention and certificates are looked after.
+/// How often certificates are looked after.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// What all parts share.
@@ -61,15 +62,15 @@ impl Common {
 }
 
 /// Fixed shares of the memory, in bytes: no stage ever waits for another's.
-struct Shares {
+pub(super) struct Shares {
     agent: u64,
-    gateway: u64,
+    pub(super) gateway: u64,
     processor: u64,
-    index: u64,
+    pub(super) index: u64,
 }
 
 impl Shares {
-    fn of(memory: u64) -> Self {
+    pub(super) fn of(memory: u64) -> Self {
         let twelfth = memory / 12;
         Self { agent: twelfth, gateway: 3 * twelfth, processor: 3 * twelfth, index: 5 * twelfth }
     }
@@ -89,7 +90,7 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
     };
     let grace = settings.up.shutdown_grace;
     let mut stages = Stages::default();
-    let stores = Stores::open(&settings, &data).await?;
+    let stores = Stores::open(&settings, &data, &common.health).await?;
     start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
     if demo {
         start_demo(&mut stages, &data)?;
@@ -132,70 +133,14 @@ async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory) 
     std::future::pending::<()>().await;
 }
 
-/// What keeps data: the bus and the index.
-struct Stores {
-    bus: Arc<LocalBus>,
-    index: Arc<Embedded>,
-    /// Whether there was no bus before: nothing was ever taken in.
-    fresh: bool,
-}
-
-impl Stores {
-    async fn open(settings: &Settings, data: &DataDirectory) -> anyhow::Result<Self> {
-        let shares = Shares::of(settings.up.memory);
-        let dead_letters = dead_letter::topics();
-        let directory = data.path().join("bus");
-        let fresh = !directory.exists();
-        let options = LocalOptions {
-            partitions: settings.bus.partitions,
-            backlog_bytes_max: settings.bus.backlog_bytes_max,
-            // A dead letter bears its record, its origin and its reason.
-            record_bytes_max: 4 << 20,
-            queue_bytes: usize::try_from(shares.gateway / 4).unwrap_or(usize::MAX).min(16 << 20),
-            groups: vec![
-                (settings.processor.group.clone(), settings.processor.subscription().topics),
-                // Keeps dead letters until an operator has dealt with them.
-                (dead_letter::GROUP.to_owned(), vec![dead_letters.clone()]),
-            ],
-            set_apart: vec![dead_letters],
-            ..LocalOptions::new(directory)
-        };
-        let bus = tokio::task::spawn_blocking(move || LocalBus::open(options)).await??;
-        let index_share = usize::try_from(shares.index).unwrap_or(usize::MAX);
-        let config = EmbeddedConfig {
-            memory_bytes: (index_share / 10 * 4).clamp(30_000_000, 256_000_000),
-            commit_bytes_max: (index_share / 10).clamp(1 << 20, 32 << 20),
-            retention_days: settings.index.retention_days,
-            ..EmbeddedConfig::new(data.path().join("index"))
-        };
-        let index = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(config)).await??);
-        Ok(Self { bus: Arc::new(bus), index, fresh })
-    }
-
-    /// Makes everything durable and lets go of it, within the grace.
-    async fn close(self, grace: Duration) {
-        if tokio::time::timeout(grace, self.index.close()).await.is_err() {
-            tracing::warn!("the index did not close in time; what it did not commit is indexed again");
-        }
-        self.bus.close(grace).await;
-    }
-}
-
-/// What is done now and then while the parts work: shows how the index is, drops its old days, renews certificates.
-async fn upkeep(index: Arc<Embedded>, mesh: Arc<Mesh>, context: Context) -> anyhow::Result<Exit> {
-    let condition = context.health.condition("index");
+/// What is done now and then while the parts work: certificates are renewed.
+async fn upkeep(mesh: Arc<Mesh>, context: Context) -> anyhow::Result<Exit> {
     let certificates = context.health.condition("certificates");
-    let mut state = index.state();
-    let shown = state.clone();
-    context.status.register("index", Arc::new(move || serde_json::to_value(&*shown.borrow()).unwrap_or_default()));
     let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
-        show(&condition, &state.borrow_and_update());
         tokio::select! {
             () = context.shutdown.requested() => return Ok(Exit::Clean),
-            changed = state.changed() => changed.context("its writing thread has ended; the log says why")?,
             _ = tick.tick() => {
-                index.enforce_retention(SystemTime::now()).await;
                 let mesh = Arc::clone(&mesh);
                 match tokio::task::spawn_blocking(move || mesh.renew(SystemTime::now())).await? {
                     Ok(()) => certificates.clear(),
@@ -206,25 +151,17 @@ async fn upkeep(index: Arc<Embedded>, mesh: Arc<Mesh>, context: Context) -> anyh
     }
 }
 
-fn show(condition: &Condition, state: &logmesh_processor::index::embedded::State) {
-    match (&state.failing, state.damaged.as_slice()) {
-        (Some(reason), _) => condition.set(reason.as_str()),
-        (None, []) => condition.clear(),
-        (None, damaged) => condition.warn(format!("damaged days were set aside: {}", damaged.join(", "))),
-    }
-}
-
 /// What the processor writes to, and what time it is for the agent. In tests, with faults behind.
 #[cfg(feature = "faults")]
-fn seams(index: &Arc<Embedded>) -> (Arc<dyn Index>, impl Clock) {
+fn seams(index: &Arc<dyn Index>) -> (Arc<dyn Index>, impl Clock) {
     let seams = super::faults::seams(Arc::clone(index));
     (seams.index, seams.clock)
 }
 
 /// What the processor writes to, and what time it is for the agent.
 #[cfg(not(feature = "faults"))]
-fn seams(index: &Arc<Embedded>) -> (Arc<dyn Index>, impl Clock) {
-    (Arc::clone(index) as Arc<dyn Index>, logmesh_agent::SystemClock::default())
+fn seams(index: &Arc<dyn Index>) -> (Arc<dyn Index>, impl Clock) {
+    (Arc::clone(index), logmesh_agent::SystemClock::default())
 }
 
 fn start_demo(stages: &mut Stages, data: &DataDirectory) -> anyhow::Result<()> {
@@ -282,8 +219,11 @@ fn start_parts(
     start_processor(stages, common, processor, stores, index);
     start_watch(stages, common, stores);
     let shutdown = Shutdown::new();
-    let context = common.context(&shutdown);
-    stages.start("upkeep", shutdown, upkeep(Arc::clone(&stores.index), Arc::new(mesh), context));
+    stages.start("upkeep", shutdown.clone(), upkeep(Arc::new(mesh), common.context(&shutdown)));
+    if let Some(embedded) = &stores.embedded {
+        let shutdown = Shutdown::new();
+        stages.start("index", shutdown.clone(), stores::upkeep(Arc::clone(embedded), common.context(&shutdown)));
+    }
 
     let admin = Admin {
         health: common.health.clone(),
@@ -291,7 +231,7 @@ fn start_parts(
         status: common.status.clone(),
         token: settings.up.admin_token,
     };
-    start_admin(stages, http, admin, search::router(Arc::clone(&stores.index)).merge(dead_letter::router(office)));
+    start_admin(stages, http, admin, stores.search().merge(dead_letter::router(office)));
     Ok(())
 }
 

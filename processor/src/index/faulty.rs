@@ -121,17 +121,6 @@ impl<I: Index> Index for Faulty<I> {
     }
 }
 
-/// The wrapped index may be shared with searches.
-impl<I: Index> Index for std::sync::Arc<I> {
-    fn bulk(&self, documents: Vec<Document>, mode: Mode) -> BoxFuture<'_, Vec<Outcome>> {
-        (**self).bulk(documents, mode)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        (**self).close()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -1,0 +1,67 @@
+//! The processor as a process, the same for `logmesh-processor` and `logmesh processor`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use logmesh_bus::{
+    Bus,
+    config::read_shared,
+    kafka::{KafkaBus, KafkaOptions},
+};
+use logmesh_runtime::{
+    Context,
+    config::{Root, Secret},
+    service::Service,
+    shutdown::Exit,
+};
+
+use crate::{
+    Config, Processor, dead_letter,
+    index::{Index, IndexKind, IndexOptions, elasticsearch::Elasticsearch, elasticsearch::ElasticsearchOptions},
+};
+
+/// A processor that is a process of its own.
+#[derive(Debug)]
+pub struct ProcessorService {
+    config: Config,
+    bus: KafkaOptions,
+    index: ElasticsearchOptions,
+}
+
+impl Service for ProcessorService {
+    const NAME: &'static str = "logmesh-processor";
+    const SECTIONS: &'static [&'static str] = &["processor", "bus", "index"];
+
+    fn read(root: &Root) -> Self {
+        let index = match IndexOptions::read(root, &[IndexKind::Elasticsearch]) {
+            IndexOptions::Elasticsearch(options) => *options,
+            // Not among the kinds asked for.
+            IndexOptions::Embedded { .. } => ElasticsearchOptions::new([]),
+        };
+        Self { config: Config::read(root), bus: read_shared(root), index }
+    }
+
+    fn verify(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn admin(&self) -> (SocketAddr, Option<Secret>) {
+        (self.config.admin, self.config.admin_token.clone())
+    }
+
+    async fn serve(self, context: Context) -> anyhow::Result<Exit> {
+        let grace = self.config.shutdown_grace;
+        let bus: Arc<dyn Bus> = Arc::new(KafkaBus::open(self.bus)?);
+        let index = Arc::new(Elasticsearch::open(&self.index, context.health.condition("index"))?);
+        let letters = tokio::spawn(dead_letter::watch(Arc::clone(&bus), context.clone()));
+        let processor = Processor::new(self.config, Arc::clone(&bus), index.clone(), Arc::clone(&bus), context);
+        let ended = processor.run().await;
+        letters.abort();
+        // What is not committed is read again by whoever comes next.
+        if tokio::time::timeout(grace / 5, index.close()).await.is_err() {
+            tracing::warn!("the index did not close in time");
+        }
+        bus.close(grace / 5).await;
+        ended?;
+        Ok(Exit::Clean)
+    }
+}
