@@ -7,6 +7,7 @@ use logmesh_certs::TlsSource;
 use logmesh_runtime::{
     Context,
     config::{Root, Secret},
+    finding::Finding,
     process::Options,
     service::Service,
     shutdown::Exit,
@@ -29,6 +30,10 @@ impl Service for AgentService {
     fn verify(&self) -> anyhow::Result<()> {
         self.0.tls.clone().map(TlsSource::load).transpose()?;
         Ok(())
+    }
+
+    async fn look(&self) -> Vec<Finding> {
+        Vec::new()
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

@@ -6,7 +6,12 @@ use clap::{Args, ValueEnum};
 use logmesh_agent::command::AgentService;
 use logmesh_gateway::command::GatewayService;
 use logmesh_processor::command::ProcessorService;
-use logmesh_runtime::{config::Faults, service, shutdown::Exit};
+use logmesh_runtime::{
+    config::{Faults, Root},
+    finding::{Finding, Verdict},
+    service::{self, Service},
+    shutdown::Exit,
+};
 
 use crate::{settings, up};
 
@@ -14,7 +19,8 @@ use crate::{settings, up};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   logmesh check --config logmesh.toml
-  logmesh check --config agent.toml --role agent")]
+  logmesh check --config agent.toml --role agent
+  logmesh check --config processor.toml --role processor --connect")]
 pub(crate) struct Check {
     /// The configuration.
     #[arg(long, value_name = "FILE")]
@@ -22,6 +28,13 @@ pub(crate) struct Check {
     /// Also check what this process needs, and what it does not allow.
     #[arg(long, value_enum)]
     role: Option<Role>,
+    /// Also look at what this process will talk to: reachable, lets us in, set up. Installs index templates where the
+    /// credentials allow it.
+    #[arg(long, requires = "role")]
+    connect: bool,
+    /// What --connect found, as JSON.
+    #[arg(long, requires = "connect")]
+    json: bool,
 }
 
 /// Processes that read a configuration.
@@ -41,10 +54,7 @@ impl Check {
     /// Reads and reports.
     pub(crate) fn run(&self) -> Exit {
         match self.read() {
-            Ok(()) => {
-                println!("{}: good", self.config.display());
-                Exit::Clean
-            }
+            Ok(findings) => self.report(&findings),
             Err(faults) => {
                 eprintln!("{faults}");
                 Exit::Usage
@@ -52,17 +62,42 @@ impl Check {
         }
     }
 
-    fn read(&self) -> Result<(), Faults> {
+    fn read(&self) -> Result<Vec<Finding>, Faults> {
         let root = settings::root(Some(&self.config))?;
         match self.role {
-            Some(Role::Agent) => service::read::<AgentService>(root).map(drop),
-            Some(Role::Gateway) => service::read::<GatewayService>(root).map(drop),
-            Some(Role::Processor) => service::read::<ProcessorService>(root).map(drop),
+            Some(Role::Agent) => self.service::<AgentService>(root),
+            Some(Role::Gateway) => self.service::<GatewayService>(root),
+            Some(Role::Processor) => self.service::<ProcessorService>(root),
             Some(Role::Up) => {
                 up::refuse_own_keys(&root);
-                settings::read(root).map(drop)
+                settings::read(root).map(|_| Vec::new())
             }
-            None => settings::read(root).map(drop),
+            None => settings::read(root).map(|_| Vec::new()),
         }
+    }
+
+    fn service<S: Service>(&self, root: Root) -> Result<Vec<Finding>, Faults> {
+        let (service, _) = service::read::<S>(root)?;
+        let mut findings = Vec::new();
+        if let Err(error) = service.verify() {
+            findings.push(Finding::new("files", Verdict::Bad, format!("{error:#}")));
+        } else if self.connect {
+            match tokio::runtime::Runtime::new() {
+                Ok(runtime) => findings.extend(runtime.block_on(service.look())),
+                Err(error) => findings.push(Finding::new("this process", Verdict::Bad, error.to_string())),
+            }
+        }
+        Ok(findings)
+    }
+
+    fn report(&self, findings: &[Finding]) -> Exit {
+        let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+        if self.json {
+            println!("{}", serde_json::json!({ "findings": findings, "good": !bad }));
+        } else {
+            findings.iter().for_each(|finding| println!("{finding}"));
+            println!("{}: {}", self.config.display(), if bad { "would not work" } else { "good" });
+        }
+        if bad { Exit::Failed } else { Exit::Clean }
     }
 }

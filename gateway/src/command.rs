@@ -11,6 +11,7 @@ use logmesh_certs::TlsSource;
 use logmesh_runtime::Context;
 use logmesh_runtime::admin;
 use logmesh_runtime::config::{Root, Secret};
+use logmesh_runtime::finding::Finding;
 use logmesh_runtime::service::Service;
 use logmesh_runtime::shutdown::Exit;
 
@@ -37,6 +38,10 @@ impl Service for GatewayService {
     fn verify(&self) -> anyhow::Result<()> {
         self.config.tls.clone().map(TlsSource::load).transpose()?;
         Ok(())
+    }
+
+    async fn look(&self) -> Vec<Finding> {
+        Vec::new()
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

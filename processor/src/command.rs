@@ -10,13 +10,17 @@ use logmesh_bus::{
 use logmesh_runtime::{
     Context,
     config::{Root, Secret},
+    finding::Finding,
     service::Service,
     shutdown::Exit,
 };
 
 use crate::{
     Config, Processor, dead_letter,
-    index::{Index, IndexKind, IndexOptions, elasticsearch::Elasticsearch, elasticsearch::ElasticsearchOptions},
+    index::{
+        Index, IndexKind, IndexOptions,
+        elasticsearch::{self, Elasticsearch, ElasticsearchOptions},
+    },
 };
 
 /// A processor that is a process of its own.
@@ -42,6 +46,10 @@ impl Service for ProcessorService {
 
     fn verify(&self) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    async fn look(&self) -> Vec<Finding> {
+        elasticsearch::check(&self.index).await
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

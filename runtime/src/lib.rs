@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod budget;
 pub mod config;
 mod context;
+pub mod finding;
 pub mod health;
 pub mod process;
 pub mod service;

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use crate::Context;
 use crate::admin::{self, Admin};
 use crate::config::{Faults, Root, Secret};
+use crate::finding::Finding;
 use crate::health::Health;
 use crate::process::{self, Options};
 use crate::shutdown::{Exit, Shutdown};
@@ -61,6 +62,9 @@ pub trait Service: Sized + Send {
     /// # Errors
     /// What is wrong, and with which file.
     fn verify(&self) -> anyhow::Result<()>;
+
+    /// Looks at what it will talk to: whether it is there, lets us in, and is set up. Sets up what it is allowed to.
+    fn look(&self) -> impl Future<Output = Vec<Finding>> + Send;
 
     /// Where its admin address listens, and the token it asks for.
     fn admin(&self) -> (SocketAddr, Option<Secret>);

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use elasticsearch::http::Method;
+use logmesh_runtime::finding::{Finding, Verdict};
 use serde_json::{Value, json};
 
 use super::{
@@ -16,40 +17,6 @@ use super::{
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-/// How a thing that was looked at stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As it should be.
-    Good,
-    /// It works, or nobody can say; a person should know.
-    Doubtful,
-    /// It does not work.
-    Bad,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at.
-    pub subject: String,
-    /// How it stands.
-    pub verdict: Verdict,
-    /// What was found, for people.
-    pub words: String,
-    /// What to do, unless all is well.
-    pub cure: Option<String>,
-}
-
-impl Finding {
-    fn new(subject: impl Into<String>, verdict: Verdict, words: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict, words: words.into(), cure: None }
-    }
-
-    fn cured_by(self, cure: impl Into<String>) -> Self {
-        Self { cure: Some(cure.into()), ..self }
-    }
-}
 
 /// Looks at the servers as the options name them.
 pub async fn check(options: &ElasticsearchOptions) -> Vec<Finding> {

@@ -42,7 +42,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use check::{Finding, Verdict, check, minimal_role};
+pub use check::{check, minimal_role};
 pub use counters::Counts;
 pub use options::{Authentication, ElasticsearchOptions};
 pub use server::{Product, Server};
