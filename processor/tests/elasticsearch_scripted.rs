@@ -1,5 +1,6 @@
 //! The index on servers against a server that fails on demand: the whole matrix of outcomes.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "all other outcomes are compared whole")]
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
 mod scripted;

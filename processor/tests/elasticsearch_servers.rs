@@ -12,11 +12,14 @@ use logmesh_processor::{
     index::{
         Index as _, Outcome, contract,
         contract::Subject as _,
-        elasticsearch::{Authentication, ElasticsearchOptions, Finding, Product, Verdict, check, minimal_role},
+        elasticsearch::{Authentication, ElasticsearchOptions, Product, check, minimal_role},
     },
 };
 use logmesh_rig::SearchServer;
-use logmesh_runtime::config::Secret;
+use logmesh_runtime::{
+    config::Secret,
+    finding::{Finding, Verdict},
+};
 use serde_json::{Value, json};
 use servers::{Subject, documents, options};
 

@@ -14,9 +14,12 @@ use std::{
 
 use logmesh_processor::index::{
     Index as _, Mode, Outcome, contract,
-    elasticsearch::{Elasticsearch, ElasticsearchOptions, Finding, Verdict, check},
+    elasticsearch::{Elasticsearch, ElasticsearchOptions, check},
 };
-use logmesh_runtime::health::Health;
+use logmesh_runtime::{
+    finding::{Finding, Verdict},
+    health::Health,
+};
 use scripted::Scripted;
 use serde_json::{Value, json};
 

@@ -57,7 +57,7 @@ pub(crate) enum Plan {
     /// What a well server does, after this time.
     Slowly(Duration),
     /// Decided by the indexes that the request names.
-    ByIndex(Box<dyn Fn(&[String]) -> Plan + Send + Sync>),
+    ByIndex(Box<Decide>),
 }
 
 type Script = dyn Fn(&Head) -> Plan + Send + Sync;
@@ -297,9 +297,10 @@ async fn bulk_request(stream: &mut BufReader<TcpStream>, inner: &Inner, head: &H
             }
         }
     }
-    let plan = match plan {
-        Plan::ByIndex(decide) => decide(&entries.iter().map(|entry| entry.index.clone()).collect::<Vec<_>>()),
-        plan => plan,
+    let plan = if let Plan::ByIndex(decide) = plan {
+        decide(&entries.iter().map(|entry| entry.index.clone()).collect::<Vec<_>>())
+    } else {
+        plan
     };
     match plan {
         Plan::CutInSending(_) | Plan::CutBefore | Plan::ByIndex(_) => false,
@@ -309,7 +310,7 @@ async fn bulk_request(stream: &mut BufReader<TcpStream>, inner: &Inner, head: &H
         }
         Plan::Stall => {
             let mut byte = [0];
-            stream.read(&mut byte).await.ok();
+            stream.read_exact(&mut byte).await.ok();
             false
         }
         Plan::Whole(status, more, body) => answer(stream, status, &more, &body).await,
@@ -332,6 +333,9 @@ async fn bulk_request(stream: &mut BufReader<TcpStream>, inner: &Inner, head: &H
         Plan::Items(refuse) => tell(stream, inner, &entries, Some(&*refuse)).await,
     }
 }
+
+/// What becomes of a request that names these indexes.
+pub(crate) type Decide = dyn Fn(&[String]) -> Plan + Send + Sync;
 
 /// What is answered for an id and a body instead of writing it: status and `error`.
 pub(crate) type Refuse = dyn Fn(&str, &Value) -> Option<(u16, Value)> + Send + Sync;

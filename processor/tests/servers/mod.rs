@@ -87,6 +87,7 @@ impl Subject {
         Self { index: Renamed { inner, name }, health, server, client }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "bodies are written where they are used")]
     pub(crate) fn request(&self, method: &str, path: &str, body: Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let (status, answer) = self.server.request(method, path, body).expect("an answer");

@@ -38,11 +38,7 @@ pub async fn check(options: &ElasticsearchOptions) -> Vec<Finding> {
     findings.push(privileges(&cluster, options, server.as_ref()).await);
     if let Some(server) = &server {
         let role = minimal_role(server.product, options);
-        findings.push(Finding::new(
-            "smallest role for a processor",
-            Verdict::Good,
-            serde_json::to_string_pretty(&role).unwrap_or_default(),
-        ));
+        findings.push(Finding::new("smallest role for a processor", Verdict::Good, role.to_string()));
     }
     findings
 }

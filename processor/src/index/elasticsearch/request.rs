@@ -85,12 +85,11 @@ pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>
     while let Some((start, end)) = todo.pop() {
         let part = &entries[start..end];
         let bytes = part.iter().map(|entry| body::size_of(entry.document)).sum();
-        let step = match send(cluster, form, part, bytes, counters).await {
-            Step::CutInSending(words) if part.len() == 1 => {
-                resend_suspect(cluster, form, part, bytes, words, counters).await
-            }
-            step => step,
-        };
+        let mut step = send(cluster, form, part, bytes, counters).await;
+        if let (Step::CutInSending(words), 1) = (&step, part.len()) {
+            let words = words.clone();
+            step = resend_suspect(cluster, form, part, bytes, words, counters).await;
+        }
         match step {
             Step::Done(outcomes, course) => {
                 report.note(course, bytes);
@@ -279,9 +278,9 @@ async fn resend_suspect(
             Ok(reply) if reply.status < 500 => {}
             Ok(_) | Err(_) => return retry(words),
         }
-        match send(cluster, form, part, bytes, counters).await {
-            Step::CutInSending(_) => {}
-            step => return step,
+        let step = send(cluster, form, part, bytes, counters).await;
+        if !matches!(step, Step::CutInSending(_)) {
+            return step;
         }
     }
     Step::TooLarge(format!("too large for the index server, which cuts the connection each time: {words}"))

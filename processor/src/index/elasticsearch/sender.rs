@@ -113,7 +113,7 @@ impl Sender {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
-                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => self.learn(ended.ok()),
+                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => self.learn(ended.ok().as_ref()),
                 piece = self.queue.recv(), if room => match piece {
                     Some(piece) => self.take(piece),
                     None => break,
@@ -161,10 +161,10 @@ impl Sender {
         }
     }
 
-    fn learn(&mut self, ended: Option<Ended>) {
+    fn learn(&mut self, ended: Option<&Ended>) {
         // A request whose task panicked has said nothing; its callers try again.
         if let Some(Ended { course, bytes, busy, begun, ended }) = ended {
-            self.pace.learn(course, bytes, busy, begun, ended);
+            self.pace.learn(*course, *bytes, *busy, *begun, *ended);
         }
     }
 
