@@ -11,8 +11,10 @@
 
 pub mod api;
 pub mod binary;
+pub mod cluster;
 pub mod counts;
 pub mod faults;
+pub mod index_server;
 pub mod ledger;
 pub mod mesh;
 pub mod process;
