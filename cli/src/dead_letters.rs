@@ -5,25 +5,32 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use http_body_util::BodyExt as _;
-use logmesh_bus::Bus;
+use logmesh_bus::Bus as _;
 use logmesh_processor::{
-    Config,
+    command::ProcessorService,
     dead_letter::{Office, Said, Selection, describe},
-    index::Index,
+    index::Index as _,
 };
+use logmesh_runtime::{health::Health, service};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
     client::{Api, Target, UsageError},
     search::printable,
+    settings,
 };
+
+/// How long a cluster's bus may take to let go.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Records that the index refused: each is kept with its reason, its origin and its exact bytes.
 #[derive(Debug, Subcommand)]
@@ -32,7 +39,8 @@ use crate::{
   logmesh dead-letters show 0123456789abcdef0123456789abcdef
   logmesh dead-letters replay --dry-run
   logmesh dead-letters replay --tenant default --reason mapper_parsing
-  logmesh dead-letters discard 0123456789abcdef0123456789abcdef --yes")]
+  logmesh dead-letters discard 0123456789abcdef0123456789abcdef --yes
+  logmesh dead-letters list --config processor.toml")]
 pub(crate) enum DeadLetters {
     List(List),
     Show(Show),
@@ -55,7 +63,7 @@ pub(crate) struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    place: Place,
 }
 
 /// Shows one letter with all that it holds.
@@ -70,7 +78,7 @@ pub(crate) struct Show {
     #[arg(long, conflicts_with = "json")]
     raw: bool,
     #[command(flatten)]
-    target: Target,
+    place: Place,
 }
 
 /// Tries letters again: all that wait, or those that are named. Ends with status 1 where one stays.
@@ -87,7 +95,7 @@ pub(crate) struct Replay {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    place: Place,
 }
 
 /// Gives letters up: they count as dealt with, and are not kept any longer.
@@ -107,7 +115,7 @@ pub(crate) struct Discard {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    place: Place,
 }
 
 /// Which letters.
@@ -119,6 +127,16 @@ struct Choice {
     /// Only letters whose reason contains this.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+/// Where the letters are.
+#[derive(Debug, Args)]
+struct Place {
+    #[command(flatten)]
+    target: Target,
+    /// The configuration of a cluster's processor, to work on its bus and index directly.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "url"])]
+    config: Option<PathBuf>,
 }
 
 /// Who deals with letters.
@@ -137,27 +155,24 @@ enum Deed {
 }
 
 impl DeadLetters {
-    /// Asks a running `logmesh up`, and prints.
+    /// Asks a running `logmesh up`, or a cluster's bus and index, and prints.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let target = match &self {
-            Self::List(List { target, .. })
-            | Self::Show(Show { target, .. })
-            | Self::Replay(Replay { target, .. })
-            | Self::Discard(Discard { target, .. }) => target,
+        let (Self::List(List { place, .. })
+        | Self::Show(Show { place, .. })
+        | Self::Replay(Replay { place, .. })
+        | Self::Discard(Discard { place, .. })) = &self;
+        let Some(file) = &place.config else {
+            let desk = Desk::Served(Box::new(place.target.api()?));
+            return self.carry_out(&desk).await;
         };
-        let desk = Desk::Served(Box::new(target.api()?));
-        self.carry_out(&desk).await
-    }
-
-    /// The same over a cluster's bus and index; `config` says how documents are built, as for its processors.
-    #[expect(dead_code, reason = "called once a cluster's bus and index can be opened from a configuration file")]
-    pub(crate) async fn run_direct(
-        self,
-        bus: Arc<dyn Bus>,
-        index: Arc<dyn Index>,
-        config: Config,
-    ) -> anyhow::Result<()> {
-        self.carry_out(&Desk::Direct(Box::new(Office::new(bus, index, config)))).await
+        let read = settings::root(Some(file)).and_then(service::read::<ProcessorService>);
+        let (processor, _) = read.map_err(|faults| UsageError(faults.to_string()))?;
+        let (bus, index) = processor.stores(&Health::new())?;
+        let office = Office::new(Arc::clone(&bus), Arc::clone(&index), processor.config().clone());
+        let done = self.carry_out(&Desk::Direct(Box::new(office))).await;
+        index.close().await;
+        bus.close(CLOSE_WITHIN).await;
+        done
     }
 
     async fn carry_out(self, desk: &Desk) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use logmesh_runtime::{
     Context,
     config::{Root, Secret},
     finding::Finding,
+    health::Health,
     service::Service,
     shutdown::Exit,
 };
@@ -29,6 +30,25 @@ pub struct ProcessorService {
     config: Config,
     bus: KafkaOptions,
     index: ElasticsearchOptions,
+}
+
+impl ProcessorService {
+    /// How documents are built, and which topics are read.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The bus and the index that it names. That they can be reached is not waited for. To be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// They cannot be as configured: a file that cannot be read, an address that is none.
+    pub fn stores(&self, health: &Health) -> anyhow::Result<(Arc<dyn Bus>, Arc<dyn Index>)> {
+        let bus = KafkaBus::open(self.bus.clone())?;
+        let index = Elasticsearch::open(&self.index, health.condition("index"))?;
+        Ok((Arc::new(bus), Arc::new(index)))
+    }
 }
 
 impl Service for ProcessorService {
@@ -58,10 +78,9 @@ impl Service for ProcessorService {
 
     async fn serve(self, context: Context) -> anyhow::Result<Exit> {
         let grace = self.config.shutdown_grace;
-        let bus: Arc<dyn Bus> = Arc::new(KafkaBus::open(self.bus)?);
-        let index = Arc::new(Elasticsearch::open(&self.index, context.health.condition("index"))?);
+        let (bus, index) = self.stores(&context.health)?;
         let letters = tokio::spawn(dead_letter::watch(Arc::clone(&bus), context.clone()));
-        let processor = Processor::new(self.config, Arc::clone(&bus), index.clone(), Arc::clone(&bus), context);
+        let processor = Processor::new(self.config, Arc::clone(&bus), Arc::clone(&index), Arc::clone(&bus), context);
         let ended = processor.run().await;
         letters.abort();
         // What is not committed is read again by whoever comes next.
