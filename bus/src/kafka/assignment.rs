@@ -231,6 +231,11 @@ impl Assignments {
         }
     }
 
+    /// All that is held.
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.held.keys().cloned().collect()
+    }
+
     /// Pauses what has more than its share while the caller does not want it, and resumes what the caller wants.
     pub(super) fn steer(&mut self) -> Steering {
         let share = (self.waiting_bytes_max / self.held.len().max(1)).max(1);

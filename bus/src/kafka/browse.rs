@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::lag::{Reader, Readers, at, partitions, refused, serve};
-use super::member::{natural, number, received};
+use super::words::{native, natural, number, received};
 use crate::consumer::matches_pattern;
 use crate::{BusError, Delivered, PartitionRange, TopicPartition};
 
@@ -80,8 +80,7 @@ fn page(
         return Ok(Some(Vec::new()));
     }
     let mut place = TopicPartitionList::new();
-    let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
-    place.add_partition_offset(&partition.topic, number(partition), offset)?;
+    place.add_partition_offset(&partition.topic, number(partition), native(from))?;
     reader.assign(&place)?;
     let records = collect(reader, partition, from, high, bytes_max);
     reader.unassign()?;
@@ -129,7 +128,7 @@ impl Readers {
         let cluster = self.cluster();
         let asking = tokio::task::spawn_blocking(move || {
             let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            serve(&reader);
+            serve(&reader, cluster.tokens.is_some());
             question(&cluster, &reader)
         });
         asking.await.unwrap_or_else(|error| Err(BusError::Unavailable { reason: format!("asking failed: {error}") }))

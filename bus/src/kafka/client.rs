@@ -25,6 +25,9 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Troubles of one broker among several are logged no more often.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often a client is polled in one round, at most.
+pub(super) const POLLS: usize = 64;
+
 /// Numbers the clients of this process, so that no two have the same id (K8: equal ids confuse assignors).
 static CLIENTS: AtomicU64 = AtomicU64::new(1);
 
@@ -163,6 +166,10 @@ impl Watch {
         }
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "librdkafka's codes are many and grow; what is not listed concerns one connection"
+    )]
     fn hear(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         self.serve();
         let reason = steady(reason);

@@ -10,12 +10,14 @@ use std::thread::JoinHandle;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
 
-use super::member::{Ear, Heard, Shared, number};
+use super::membership::{Ear, Heard};
+use super::shared::Shared;
+use super::words::places;
 use crate::TopicPartition;
 
-type Offsets = Vec<(TopicPartition, u64)>;
+/// Partitions with the offsets to be committed.
+pub(super) type Offsets = Vec<(TopicPartition, u64)>;
 
 /// The thread, which ends when this is dropped.
 pub(super) struct Committer {
@@ -64,12 +66,7 @@ fn run(membership: &BaseConsumer<Ear>, shared: &Shared, requests: &Receiver<Offs
 }
 
 fn commit(membership: &BaseConsumer<Ear>, offsets: &[(TopicPartition, u64)]) -> Result<(), RDKafkaErrorCode> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for (partition, offset) in offsets {
-        let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
-        // Only offsets below zero are refused.
-        let _ = list.add_partition_offset(&partition.topic, number(partition), offset);
-    }
+    let list = places(offsets.iter().map(|(partition, offset)| (partition, Some(*offset))));
     let committed = membership.commit(&list, CommitMode::Sync);
     committed.map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }

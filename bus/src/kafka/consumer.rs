@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::member::Shared;
+use super::shared::Shared;
 use crate::{BusError, Consumer, Event, TopicPartition};
 
 /// A member of a group on Kafka; its thread does the work.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -12,15 +12,13 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Cluster, Watch};
-use super::member::{list, offset_of, owned};
-use super::topics::reason_of;
+use super::client::{Cluster, POLLS, Watch};
+use super::inspection::reason_of;
+use super::words::{list, offset_of, owned};
 use crate::{BusError, PartitionLag, TopicPartition};
 
 /// How long each question may take: whoever asks for lag has other things to do.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Events of an asking client that are served before it asks.
-const POLLS: usize = 16;
 
 pub(super) type Reader = BaseConsumer<Watch>;
 
@@ -91,7 +89,12 @@ impl Readers {
 }
 
 /// Logs, errors and tokens of a client that is not polled for anything else.
-pub(super) fn serve(reader: &Reader) {
+pub(super) fn serve(reader: &Reader, needs_token: bool) {
+    let deadline = Instant::now() + ASK_TIMEOUT;
+    // The first event is the request for a token, without which nothing is answered.
+    while needs_token && reader.context().served() == 0 && Instant::now() < deadline {
+        reader.poll(Duration::from_millis(50));
+    }
     for _ in 0..POLLS {
         let served = reader.context().served();
         if reader.poll(Duration::ZERO).is_none() && served == reader.context().served() {

@@ -11,18 +11,24 @@
 
 mod assignment;
 mod browse;
+mod check;
 mod client;
 mod commits;
 mod committer;
 mod conditions;
 mod consumer;
+mod fetcher;
+mod inspection;
 mod lag;
 mod ledger;
 mod member;
+mod membership;
 mod options;
 mod producer;
+mod shared;
 mod token;
 mod topics;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,13 +40,15 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::check::{Finding, Verdict, check};
 use self::client::Cluster;
 use self::consumer::KafkaConsumer;
+pub use self::inspection::TopicFacts;
 use self::lag::Readers;
-use self::member::{Member, Shared};
+use self::member::Member;
 pub use self::options::{Assignor, CreateTopics, Credentials, Identity, KafkaOptions, OAuth, Sasl, Tls};
 use self::producer::Producer;
-pub use self::topics::TopicFacts;
+use self::shared::Shared;
 use crate::{
     AppendError, Bus, BusError, Condition, Consumer, Delivered, Delivery, PartitionLag, PartitionRange, Record,
     Subscription, TopicPartition, is_topic_name,

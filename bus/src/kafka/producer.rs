@@ -9,6 +9,7 @@
 //! there twice: twice beats lost (DESIGN 1).
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,8 +28,9 @@ use tokio::time::Instant;
 
 use super::client::{Cluster, Watch, millis};
 use super::conditions::Source;
+use super::inspection::RECORD_BYTES_LEAST;
 use super::ledger::{Entry, Ledger};
-use super::topics::{RECORD_BYTES_LEAST, Topics};
+use super::topics::Topics;
 use crate::{AppendError, BusError, Delivery, Position, Record, Scope};
 
 /// What a record costs in the queue beside its bytes.
@@ -53,7 +55,10 @@ pub(super) struct Producer {
     budget: Budget,
     desk: Arc<Desk>,
     closing: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Polls, and tends topics.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Dropped to end the tending.
+    tending: Mutex<Option<SyncSender<()>>>,
 }
 
 /// Records under way, and who has them.
@@ -86,13 +91,32 @@ impl Producer {
             cluster,
             desk,
             closing: AtomicBool::new(false),
-            thread: Mutex::new(None),
+            threads: Mutex::default(),
+            tending: Mutex::default(),
         });
-        let runner = Arc::clone(&producer);
-        let thread = std::thread::Builder::new().name("kafka-producer".to_owned()).spawn(move || runner.run());
-        let thread = thread.map_err(|error| BusError::Fatal { reason: format!("starting the producer: {error}") })?;
-        *producer.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        let (polling, tending) = (Arc::clone(&producer), Arc::clone(&producer.topics));
+        let (stop, stopped) = sync_channel(1);
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+            thread.map_err(|error| BusError::Fatal { reason: format!("starting the thread {name}: {error}") })
+        };
+        let threads = vec![
+            spawn("kafka-producer", Box::new(move || polling.run()))?,
+            spawn("kafka-topics", Box::new(move || tending.tend(&stopped)))?,
+        ];
+        *producer.threads() = threads;
+        *producer.tending.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
         Ok(producer)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more, and ends the tending of topics.
+    fn shut(&self) {
+        self.closing.store(true, Ordering::Release);
+        *self.tending.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Bytes of records that wait for the brokers.
@@ -134,8 +158,8 @@ impl Producer {
     /// Takes no more, waits until all is answered or `grace` is over, and then answers the rest itself.
     pub(super) async fn close(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.closing.store(true, Ordering::Release);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shut();
+        let threads = std::mem::take(&mut *self.threads());
         while self.desk.lock().ledger.len() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5).min(deadline - Instant::now())).await;
         }
@@ -147,12 +171,12 @@ impl Producer {
             let reason = self.words("the bus was closed before the brokers had confirmed the record");
             entry.answer.resolve(Err(AppendError::Unavailable { reason }));
         }
-        drop_aside(client, thread, deadline).await;
+        drop_aside(client, threads, deadline).await;
     }
 
     /// Ends in the background: what is open is told that nobody answered.
     pub(super) fn abandon(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.shut();
         let (client, open) = {
             let mut desk = self.desk.lock();
             (desk.client.take(), desk.ledger.clear())
@@ -429,10 +453,10 @@ impl Reports {
 
 /// Dropping a client may block while its connections are torn down: that is done by a thread of its own, which gets until
 /// `deadline` and is then left to itself.
-async fn drop_aside(client: Option<Arc<Client>>, thread: Option<JoinHandle<()>>, deadline: Instant) {
+async fn drop_aside(client: Option<Arc<Client>>, threads: Vec<JoinHandle<()>>, deadline: Instant) {
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
     let dropping = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || {
-        if let Some(thread) = thread {
+        for thread in threads {
             let _ = thread.join();
         }
         drop(client);

@@ -103,7 +103,9 @@ impl Tokens {
         let mut form = vec![("grant_type", "client_credentials")];
         form.extend(self.oauth.scope.as_deref().map(|scope| ("scope", scope)));
         let request = self.client.post(&self.oauth.token_url);
-        let request = request.basic_auth(&self.oauth.client_id, Some(self.oauth.client_secret.expose()));
+        // Both are form-encoded before they go into the header (RFC 6749, section 2.3.1).
+        let (id, secret) = (form_encoded(&self.oauth.client_id), form_encoded(self.oauth.client_secret.expose()));
+        let request = request.basic_auth(id, Some(secret));
         let response = request.form(&form).send().await.map_err(unreachable)?;
         let status = response.status();
         let body = response.bytes().await.map_err(unreachable)?;
@@ -131,4 +133,27 @@ fn causes(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     words
+}
+
+fn form_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
+            b' ' => encoded.push('+'),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::form_encoded;
+
+    #[test]
+    fn credentials_are_encoded_as_forms_are() {
+        assert_eq!(form_encoded("a-b_c.9*"), "a-b_c.9*");
+        assert_eq!(form_encoded("s p+c:%ä"), "s+p%2Bc%3A%25%C3%A4");
+    }
 }

@@ -5,77 +5,31 @@
 //! lane alone, and is looked at again with the next record that comes a moment later.
 
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use super::client::Cluster;
 use super::conditions::Source;
-use super::options::CreateTopics;
+use super::inspection::{LOOK_TIMEOUT, MAX_MESSAGE_BYTES_DEFAULT, TopicFacts, create, inspect, unfit};
 use crate::{AppendError, Record, is_topic_name};
 
-/// What every topic must take, in bytes (DESIGN 4).
-pub(super) const RECORD_BYTES_LEAST: u64 = 640 << 10;
-/// Kafka's default of `max.message.bytes`, for where it cannot be asked.
-const MAX_MESSAGE_BYTES_DEFAULT: u64 = 1_048_588;
 /// How long what was found out about a topic counts.
 const FRESH: Duration = Duration::from_secs(300);
 /// How long a refusal counts.
 const STALE: Duration = Duration::from_secs(2);
-/// How long one look may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait before brokers that did not answer are asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// A refused topic that nobody has written to for so long is of no interest any more.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// How often known and refused topics are looked at, whether anybody writes or not.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// What a batch of one record costs beside the record: batch header, lengths and deltas as varints.
 const FRAME_BYTES: u64 = 61 + 36;
 /// What a header costs beside its name and value.
 const HEADER_BYTES: u64 = 10;
-
-/// What the brokers say of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TopicFacts {
-    /// Partitions.
-    pub partitions: usize,
-    /// Copies of the partition that has the fewest.
-    pub replication: usize,
-    /// Copies that must be written before a record counts as durable; `None` where it could not be asked.
-    pub min_insync_replicas: Option<u32>,
-    /// The largest batch in bytes; `None` where it could not be asked.
-    pub max_message_bytes: Option<u64>,
-}
-
-impl TopicFacts {
-    /// The largest record it takes, framing included.
-    fn limit(&self) -> u64 {
-        self.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT)
-    }
-
-    /// Why nothing can be written to it, with the cure; `None` = it can.
-    pub(super) fn refusal(&self) -> Option<String> {
-        let least = RECORD_BYTES_LEAST;
-        self.max_message_bytes.filter(|bytes| *bytes < least).map(|bytes| {
-            format!("its max.message.bytes is {bytes}, and a batch may have {least}: raise it (kafka-configs --alter --add-config max.message.bytes={MAX_MESSAGE_BYTES_DEFAULT})")
-        })
-    }
-
-    /// What an operator should know about how safe it is; `None` = nothing.
-    pub(super) fn weakness(&self) -> Option<String> {
-        if self.replication < 2 {
-            return Some("it has one copy: a broker's disk that fails takes its records along; give it a replication factor of 3".to_owned());
-        }
-        let weak = self.min_insync_replicas.filter(|least| *least < 2);
-        weak.map(|_| {
-            format!(
-                "min.insync.replicas is 1: a record counts as durable with one copy of {} written; set it to 2",
-                self.replication
-            )
-        })
-    }
-}
 
 /// The bytes that a record brings to a batch of its own, at most.
 pub(super) fn framed_bytes(record: &Record) -> u64 {
@@ -86,7 +40,7 @@ pub(super) fn framed_bytes(record: &Record) -> u64 {
 #[derive(Clone, Debug)]
 enum Known {
     Fit { facts: TopicFacts, until: Instant },
-    Unfit { error: AppendError, until: Instant },
+    Unfit { error: AppendError, until: Instant, asked: Instant },
 }
 
 /// All topics that were written to.
@@ -106,7 +60,11 @@ impl Topics {
     pub(super) async fn admit(&self, topic: &str, record: &Record) -> Result<Arc<str>, AppendError> {
         let (name, facts) = match self.lookup(topic, Instant::now()) {
             Some(known) => known?,
-            None => self.look(topic).await?,
+            None => {
+                let looked = self.look(topic, self.cluster.options.message_timeout).await;
+                self.asked(topic);
+                looked?
+            }
         };
         let (size, limit) = (framed_bytes(record), facts.limit());
         if size > limit {
@@ -114,6 +72,13 @@ impl Topics {
             return Err(AppendError::TooLarge { size: record.size() as u64, limit: limit.saturating_sub(overhead) });
         }
         Ok(name)
+    }
+
+    /// Somebody wants to write to it.
+    fn asked(&self, topic: &str) {
+        if let Some(Known::Unfit { asked, .. }) = self.known().get_mut(topic) {
+            *asked = Instant::now();
+        }
     }
 
     /// A record was refused for what the topic is now: the next one looks again.
@@ -134,13 +99,49 @@ impl Topics {
         let (name, known) = known.get_key_value(topic)?;
         match known {
             Known::Fit { facts, until } if *until > now => Some(Ok((Arc::clone(name), *facts))),
-            Known::Unfit { error, until } if *until > now => Some(Err(error.clone())),
+            Known::Unfit { error, until, .. } if *until > now => Some(Err(error.clone())),
             Known::Fit { .. } | Known::Unfit { .. } => None,
         }
     }
 
-    async fn look(&self, topic: &str) -> Result<(Arc<str>, TopicFacts), AppendError> {
-        let deadline = Instant::now() + self.cluster.options.message_timeout;
+    /// Looks at the topics that are known from the start, and at those that were refused, until `stop` is closed: so that
+    /// what is wrong is told before anybody writes, and is over when it is cured.
+    pub(super) fn tend(&self, stop: &Receiver<()>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::warn!(%error, "topics are looked at only when they are written"),
+        };
+        let mut unseen = self.cluster.options.topics.clone();
+        loop {
+            let due = self.due(Instant::now());
+            for topic in unseen.iter().cloned().chain(due.iter().map(ToString::to_string)) {
+                // The outcome is kept, and told as a condition.
+                let _ = runtime.block_on(self.look(&topic, LOOK_TIMEOUT));
+            }
+            unseen.retain(|topic| !self.known().contains_key(topic.as_str()));
+            if !matches!(stop.recv_timeout(TEND_INTERVAL), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+        }
+    }
+
+    /// Refused topics that may be cured by now. One that nobody is interested in any more is forgotten.
+    fn due(&self, now: Instant) -> Vec<Arc<str>> {
+        let mut known = self.known();
+        let lasting = |topic: &str| self.cluster.options.topics.iter().any(|known| known == topic);
+        let forgotten = |name: &Arc<str>, known: &mut Known| match known {
+            Known::Unfit { asked, .. } => now - *asked > FORGOTTEN && !lasting(name),
+            Known::Fit { .. } => false,
+        };
+        for (name, _) in known.extract_if(forgotten) {
+            self.cluster.conditions.clear(&Source::Topic(name));
+        }
+        let due = known.iter().filter(|(_, known)| matches!(known, Known::Unfit { until, .. } if *until <= now));
+        due.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    async fn look(&self, topic: &str, patience: Duration) -> Result<(Arc<str>, TopicFacts), AppendError> {
+        let deadline = Instant::now() + patience;
         let _alone = self.looking.lock().await;
         loop {
             // Someone else may have looked meanwhile.
@@ -161,6 +162,7 @@ impl Topics {
                     if Instant::now() >= deadline {
                         return Err(AppendError::Unavailable { reason });
                     }
+                    tokio::time::sleep(AGAIN).await;
                 }
                 found => return self.learn(topic, found),
             }
@@ -204,7 +206,11 @@ impl Topics {
                 if self.cluster.conditions.set(source, &error.to_string()) {
                     tracing::warn!(topic, %error, "a topic's lane is held");
                 }
-                self.known().insert(Arc::clone(&name), Known::Unfit { error: error.clone(), until: now + STALE });
+                let mut known = self.known();
+                let before = known.get(&name);
+                let asked = if let Some(Known::Unfit { asked, .. }) = before { *asked } else { now };
+                let unfit = Known::Unfit { error: error.clone(), until: now + STALE, asked };
+                known.insert(Arc::clone(&name), unfit);
             }
         }
         found.map(|facts| (name, facts))
@@ -252,106 +258,5 @@ fn tell(topic: &str, facts: &TopicFacts) {
     tracing::info!(topic, partitions, replication, ?min_insync_replicas, ?max_message_bytes, "a topic is ready");
     if let Some(weakness) = facts.weakness() {
         tracing::warn!(topic, "weak durability: {weakness}");
-    }
-}
-
-fn unfit(topic: &str, reason: impl Into<String>) -> AppendError {
-    AppendError::UnknownTopic { topic: topic.to_owned(), reason: reason.into() }
-}
-
-/// An admin client lives for one question: nobody polls what it has to say besides, which would pile up.
-pub(super) async fn with_admin<T: Send + 'static>(
-    cluster: &Arc<Cluster>,
-    ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> T + Send + 'static,
-) -> Result<T, AppendError> {
-    let config = cluster.config("admin");
-    let asking = tokio::task::spawn_blocking(move || {
-        let admin = AdminClient::from_config(&config)?;
-        let options = AdminOptions::new().request_timeout(Some(LOOK_TIMEOUT)).operation_timeout(Some(LOOK_TIMEOUT));
-        Ok::<_, KafkaError>(tokio::runtime::Handle::current().block_on(ask(&admin, &options)))
-    });
-    let unavailable = |reason: String| AppendError::Unavailable { reason };
-    asking.await.map_err(|error| unavailable(error.to_string()))?.map_err(|error| unavailable(error.to_string()))
-}
-
-/// What the brokers say of `topic`; `None` = there is none.
-pub(super) async fn inspect(cluster: &Arc<Cluster>, topic: &str) -> Result<Option<TopicFacts>, AppendError> {
-    let name = topic.to_owned();
-    let asked = with_admin(cluster, async move |admin, options| {
-        // The admin client's own thread waits for the answer; this one may block.
-        let metadata = admin.inner().fetch_metadata(Some(&name), LOOK_TIMEOUT)?;
-        let Some(topic) = metadata.topics().first() else { return Ok(None) };
-        if let Some(error) = topic.error() {
-            return Err(KafkaError::MetadataFetch(error.into()));
-        }
-        let replication = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
-        let configs = admin.describe_configs(&[ResourceSpecifier::Topic(&name)], options).await;
-        let number = |key: &str| {
-            let resource = configs.as_ref().ok()?.first()?.as_ref().ok()?;
-            resource.get(key)?.value.as_ref()?.parse::<u64>().ok()
-        };
-        Ok(Some(TopicFacts {
-            partitions: topic.partitions().len(),
-            replication: replication.unwrap_or(0),
-            min_insync_replicas: number("min.insync.replicas").and_then(|least| u32::try_from(least).ok()),
-            max_message_bytes: number("max.message.bytes"),
-        }))
-    });
-    match asked.await? {
-        Ok(facts) => Ok(facts.filter(|facts| facts.partitions > 0)),
-        Err(error) => match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(AppendError::Denied {
-                topic: topic.to_owned(),
-                reason: "the brokers' access rules do not let this user see it: allow Describe and Write".to_owned(),
-            }),
-            _ => Err(AppendError::Unavailable {
-                reason: format!("looking at the topic `{topic}` failed: {}", reason_of(cluster, &error)),
-            }),
-        },
-    }
-}
-
-/// An error in the words of the trouble behind it, where one is known.
-pub(super) fn reason_of(cluster: &Cluster, error: &KafkaError) -> String {
-    cluster.conditions.trouble(&Source::Brokers).unwrap_or_else(|| error.to_string())
-}
-
-async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopics) -> Result<(), AppendError> {
-    let name = topic.to_owned();
-    let made = with_admin(cluster, async move |admin, options| {
-        let replication = how.replication.map_or(-1, i32::from);
-        let partitions = i32::try_from(how.partitions).unwrap_or(i32::MAX);
-        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
-        admin.create_topics(&[new], options).await
-    });
-    let code = match made.await?.map(|results| results.into_iter().next()) {
-        Ok(Some(Err((_, code)))) => code,
-        Ok(Some(Ok(_)) | None) => {
-            tracing::info!(topic, partitions = how.partitions, "made a topic");
-            return Ok(());
-        }
-        Err(error) => {
-            return Err(AppendError::Unavailable {
-                reason: format!("making the topic `{topic}` failed: {}", reason_of(cluster, &error)),
-            });
-        }
-    };
-    match code {
-        RDKafkaErrorCode::TopicAlreadyExists => Ok(()),
-        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
-            Err(AppendError::Denied {
-                topic: topic.to_owned(),
-                reason: "it does not exist, and this user may not create topics: create it, or allow Create".to_owned(),
-            })
-        }
-        RDKafkaErrorCode::InvalidReplicationFactor => Err(unfit(
-            topic,
-            "it does not exist, and there are fewer brokers than the copies asked for: set `replication` to what the cluster has",
-        )),
-        RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::NotController => {
-            Err(AppendError::Unavailable { reason: format!("making the topic `{topic}` failed: {code}") })
-        }
-        other => Err(unfit(topic, format!("it does not exist, and making it failed: {other}"))),
     }
 }

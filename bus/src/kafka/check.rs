@@ -1,0 +1,158 @@
+//! Trying a cluster out: what `logmesh check --connect` says of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::client::{Cluster, Watch};
+use super::conditions::Source;
+use super::inspection::{TopicFacts, inspect};
+use super::lag::Readers;
+use super::options::KafkaOptions;
+use super::words::list;
+use crate::{AppendError, BusError, TopicPartition};
+
+/// How long the brokers may take to let us in.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each other question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What: `brokers`, `topic logs.default`, `group logmesh`.
+    pub what: String,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// That in plain words, figures included.
+    pub says: String,
+    /// What to do about it; `None` where nothing is to be done, or `says` says it.
+    pub cure: Option<String>,
+}
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, and is less safe than it could be.
+    Weak,
+    /// It does not work.
+    Bad,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, verdict: Verdict, says: impl Into<String>, cure: Option<String>) -> Self {
+        Self { what: what.into(), verdict, says: says.into(), cure }
+    }
+}
+
+/// Tries the brokers, each topic, and whether the group's commits can be read. Writes nothing and makes nothing. Takes
+/// some ten seconds when nobody answers; what cannot be tried then is left out.
+///
+/// # Errors
+/// [`BusError::Invalid`] for settings that cannot be.
+pub async fn check(options: KafkaOptions, topics: &[String], group: Option<&str>) -> Result<Vec<Finding>, BusError> {
+    let cluster = Arc::new(Cluster::new(options)?);
+    let asked = Arc::clone(&cluster);
+    let reached = tokio::task::spawn_blocking(move || reach(&asked)).await;
+    let brokers = reached.map_err(|error| BusError::Unavailable { reason: error.to_string() })?;
+    let unreachable = brokers.verdict == Verdict::Bad;
+    let mut findings = vec![brokers];
+    if unreachable {
+        return Ok(findings);
+    }
+    let mut readable = None;
+    for topic in topics {
+        let found = inspect(&cluster, topic).await;
+        if let Ok(Some(_)) = found {
+            readable.get_or_insert(TopicPartition::new(topic.as_str(), 0));
+        }
+        findings.push(judge(&cluster, topic, found));
+    }
+    if let (Some(group), Some(partition)) = (group, readable) {
+        findings.push(try_group(&cluster, group, partition).await);
+    }
+    Ok(findings)
+}
+
+fn reach(cluster: &Cluster) -> Finding {
+    let bad = |says: String| Finding::new("brokers", Verdict::Bad, says, None);
+    let client = BaseConsumer::<Watch>::from_config_and_context(&cluster.config("check"), cluster.watch("check"));
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return bad(format!("a client cannot be made: {error}")),
+    };
+    let deadline = Instant::now() + REACH_TIMEOUT;
+    loop {
+        client.poll(Duration::from_millis(100));
+        // A topic that nobody has: only the brokers are of interest, not all topics of a large cluster.
+        if let Ok(metadata) = client.fetch_metadata(Some("logmesh-check"), Duration::from_secs(1)) {
+            let brokers = metadata.brokers();
+            let names: Vec<_> = brokers.iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
+            let says = format!("{} answer as a cluster: {}", brokers.len(), names.join(", "));
+            return Finding::new("brokers", Verdict::Good, says, None);
+        }
+        client.poll(Duration::ZERO);
+        // What is refused now is refused in ten seconds too; what cannot be reached may only be slow.
+        let trouble = cluster.conditions.trouble(&Source::Brokers);
+        let refused = trouble.as_ref().is_some_and(|words| words.contains("refuse") || words.contains("TLS"));
+        if refused || Instant::now() >= deadline {
+            return bad(trouble.unwrap_or_else(|| format!("nobody has answered for {REACH_TIMEOUT:?}")));
+        }
+    }
+}
+
+fn judge(cluster: &Cluster, topic: &str, found: Result<Option<TopicFacts>, AppendError>) -> Finding {
+    let what = format!("topic {topic}");
+    match found {
+        Ok(Some(facts)) => {
+            let known = |value: Option<u64>| value.map_or("unknown".to_owned(), |value| value.to_string());
+            let says = format!(
+                "{} partitions, {} copies, min.insync.replicas {}, max.message.bytes {}",
+                facts.partitions,
+                facts.replication,
+                known(facts.min_insync_replicas.map(u64::from)),
+                known(facts.max_message_bytes),
+            );
+            let cure = facts.refusal();
+            let verdict = if cure.is_some() { Verdict::Bad } else { Verdict::Good };
+            match facts.weakness().filter(|_| cure.is_none()) {
+                Some(weakness) => Finding::new(what, Verdict::Weak, says, Some(weakness)),
+                None => Finding::new(what, verdict, says, cure),
+            }
+        }
+        Ok(None) if cluster.options.create_topics.is_some() && cluster.tokens.is_none() => {
+            Finding::new(what, Verdict::Good, "does not exist yet, and is made when it is first written", None)
+        }
+        Ok(None) => {
+            let cure = format!(
+                "kafka-topics --create --topic {topic} --partitions 6 --replication-factor 3 --config min.insync.replicas=2"
+            );
+            Finding::new(what, Verdict::Bad, "does not exist", Some(cure))
+        }
+        Err(error) => Finding::new(what, Verdict::Bad, error.to_string(), None),
+    }
+}
+
+async fn try_group(cluster: &Arc<Cluster>, group: &str, partition: TopicPartition) -> Finding {
+    let what = format!("group {group}");
+    let readers = Readers::new(Arc::clone(cluster));
+    let asked = readers
+        .ask(group.to_owned(), move |_, reader| Ok(reader.committed_offsets(list(&[partition]), ASK_TIMEOUT).map(drop)))
+        .await;
+    readers.close();
+    match asked {
+        Ok(Ok(())) => Finding::new(what, Verdict::Good, "its commits can be read", None),
+        Ok(Err(error)) => {
+            let denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
+            let cure =
+                denied.then(|| format!("allow Read on the group: kafka-acls --add --operation Read --group {group} …"));
+            Finding::new(what, Verdict::Bad, format!("its commits cannot be read: {error}"), cure)
+        }
+        Err(error) => Finding::new(what, Verdict::Bad, error.to_string(), None),
+    }
+}

@@ -1,0 +1,161 @@
+//! The client that reads what is held. It belongs to no group and is told what to read, offset by offset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
+
+use super::client::{Cluster, POLLS, Watch};
+use super::shared::Shared;
+use super::words::{list, natural, number, places, received};
+use crate::{Subscription, TopicPartition};
+
+/// How long a question to the brokers may hold up the thread.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait before it is asked again.
+const RETRY: Duration = Duration::from_millis(250);
+/// Fetches are no smaller, since one batch of the largest size must pass.
+const FETCH_BYTES_LEAST: usize = 1 << 20;
+
+/// The reading client.
+pub(super) struct Fetcher {
+    client: BaseConsumer<Watch>,
+    /// Some partition's place is not in the log any more: since when it may be looked for.
+    out_of_range: Option<Instant>,
+}
+
+impl Fetcher {
+    /// Memory: what waits in [`Assignments`](super::assignment::Assignments) is at most half of `fetch_bytes`, librdkafka's
+    /// queue a quarter, and a fetch under way another quarter, or one batch of the largest size. None of it grows with
+    /// the partitions.
+    pub(super) fn new(cluster: &Cluster, subscription: &Subscription, shared: &Arc<Shared>) -> KafkaResult<Self> {
+        let quarter = subscription.fetch_bytes / 4;
+        let fetch = quarter.max(FETCH_BYTES_LEAST);
+        let mut config = cluster.config("fetcher");
+        config
+            // A name that no group has: this client never joins one, and commits nothing.
+            .set("group.id", format!("{}.fetcher", subscription.group))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "500")
+            .set("fetch.error.backoff.ms", "100")
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", (quarter / 1024).clamp(1, 2_097_151).to_string())
+            .set("fetch.message.max.bytes", FETCH_BYTES_LEAST.to_string())
+            .set("message.max.bytes", FETCH_BYTES_LEAST.to_string())
+            .set("fetch.max.bytes", fetch.to_string())
+            .set("receive.message.max.bytes", (100_usize << 20).max(fetch + (1 << 20)).to_string());
+        let mut client = BaseConsumer::from_config_and_context(&config, cluster.watch("fetcher"))?;
+        client.set_nonempty_callback(shared.waker());
+        Ok(Self { client, out_of_range: None })
+    }
+
+    /// Begins to read, from each offset or from the earliest kept.
+    pub(super) fn begin<'a>(&self, at: impl IntoIterator<Item = (&'a TopicPartition, Option<u64>)>) {
+        if let Err(error) = self.client.incremental_assign(&places(at)) {
+            tracing::warn!(%error, "partitions cannot be read");
+        }
+    }
+
+    /// Ends to read; what of them is still on its way is dropped.
+    pub(super) fn stop(&self, partitions: &[TopicPartition]) {
+        let assigned = self.client.assignment().unwrap_or_default();
+        let is_read =
+            |partition: &&TopicPartition| assigned.find_partition(&partition.topic, number(partition)).is_some();
+        let read: Vec<_> = partitions.iter().filter(is_read).cloned().collect();
+        if read.is_empty() {
+            return;
+        }
+        if let Err(error) = self.client.incremental_unassign(&list(&read)) {
+            tracing::warn!(%error, "partitions are read on, though they are not held");
+        }
+    }
+
+    /// Pauses and resumes as the caller's wishes and the room demand.
+    pub(super) fn steer(&self, shared: &Shared) {
+        let steering = shared.state().assignments.steer();
+        let paused = if steering.pause.is_empty() { Ok(()) } else { self.client.pause(&list(&steering.pause)) };
+        let resumed = if steering.resume.is_empty() { Ok(()) } else { self.client.resume(&list(&steering.resume)) };
+        if let Err(error) = paused.and(resumed) {
+            tracing::warn!(%error, "partitions cannot be paused or resumed");
+        }
+    }
+
+    /// Takes what was fetched, while there is room. Whether there may be more.
+    pub(super) fn fetch(&mut self, shared: &Shared, now: Instant) -> bool {
+        let mut records = 0;
+        for _ in 0..POLLS {
+            if !shared.state().assignments.has_room() {
+                break;
+            }
+            let served = self.client.context().served();
+            match self.client.poll(Duration::ZERO) {
+                Some(Ok(message)) => {
+                    let (partition, delivered) = received(&message);
+                    records += 1;
+                    if shared.state().assignments.arrived(&partition, delivered) {
+                        shared.news.notify_one();
+                    }
+                }
+                Some(Err(error)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                        self.out_of_range.get_or_insert(now);
+                    }
+                    tracing::debug!(%error, "a fetch failed");
+                }
+                None if served == self.client.context().served() => break,
+                None => {}
+            }
+        }
+        if records > 0 {
+            self.client.context().alive();
+        }
+        records == POLLS
+    }
+
+    /// librdkafka says that a place is not in the log any more, and not which: all are compared with what the log has.
+    pub(super) fn find_place(&mut self, shared: &Shared, now: Instant) {
+        if self.out_of_range.is_none_or(|since| now < since) {
+            return;
+        }
+        let positions = shared.state().assignments.positions();
+        for (partition, at) in positions {
+            match self.client.fetch_watermarks(&partition.topic, number(&partition), ASK_TIMEOUT) {
+                Ok((low, high)) => self.put_in_place(shared, &partition, at, natural(low), natural(high)),
+                Err(error) => {
+                    tracing::debug!(%partition, %error, "what is kept is not known yet");
+                    self.out_of_range = Some(now + RETRY);
+                    return;
+                }
+            }
+        }
+        self.out_of_range = None;
+    }
+
+    /// When it wants to be called again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.out_of_range
+    }
+
+    fn put_in_place(&self, shared: &Shared, partition: &TopicPartition, at: Option<u64>, low: u64, high: u64) {
+        if at.is_some_and(|at| (low..=high).contains(&at)) {
+            return;
+        }
+        if let Some(at) = at {
+            if at < low {
+                tracing::error!(%partition, from = at, to = low, "records were removed before they were read: they are lost");
+            } else {
+                tracing::error!(%partition, at, end = high, "the cluster has lost the end of the log; reading again what it has");
+            }
+            shared.state().assignments.gap(partition, low);
+            shared.news.notify_one();
+        }
+        self.stop(std::slice::from_ref(partition));
+        self.begin([(partition, Some(low))]);
+    }
+}

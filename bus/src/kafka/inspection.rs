@@ -1,0 +1,200 @@
+//! Looking at topics and making them, through Kafka's admin interface.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{FromClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::client::{Cluster, Watch};
+use super::conditions::Source;
+use super::lag::serve;
+use super::options::CreateTopics;
+use crate::AppendError;
+
+/// What every topic must take, in bytes (DESIGN 4).
+pub(super) const RECORD_BYTES_LEAST: u64 = 640 << 10;
+/// Kafka's default of `max.message.bytes`, for where it cannot be asked.
+pub(super) const MAX_MESSAGE_BYTES_DEFAULT: u64 = 1_048_588;
+/// How long one look may take.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the brokers say of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// Partitions.
+    pub partitions: usize,
+    /// Copies of the partition that has the fewest.
+    pub replication: usize,
+    /// Copies that must be written before a record counts as durable; `None` where it could not be asked.
+    pub min_insync_replicas: Option<u32>,
+    /// The largest batch in bytes; `None` where it could not be asked.
+    pub max_message_bytes: Option<u64>,
+}
+
+impl TopicFacts {
+    /// The largest record it takes, framing included.
+    pub(super) fn limit(&self) -> u64 {
+        self.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT)
+    }
+
+    /// Why nothing can be written to it, with the cure; `None` = it can.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let least = RECORD_BYTES_LEAST;
+        self.max_message_bytes.filter(|bytes| *bytes < least).map(|bytes| {
+            format!("its max.message.bytes is {bytes}, and a batch may have {least}: raise it (kafka-configs --alter --add-config max.message.bytes={MAX_MESSAGE_BYTES_DEFAULT})")
+        })
+    }
+
+    /// What an operator should know about how safe it is; `None` = nothing.
+    pub(super) fn weakness(&self) -> Option<String> {
+        if self.replication < 2 {
+            return Some("it has one copy: a broker's disk that fails takes its records along; give it a replication factor of 3".to_owned());
+        }
+        let weak = self.min_insync_replicas.filter(|least| *least < 2);
+        weak.map(|_| {
+            format!(
+                "min.insync.replicas is 1: a record counts as durable with one copy of {} written; set it to 2",
+                self.replication
+            )
+        })
+    }
+}
+
+/// An admin client lives for one question: nobody polls what it has to say besides, which would pile up.
+pub(super) async fn with_admin<T: Send + 'static>(
+    cluster: &Arc<Cluster>,
+    ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> T + Send + 'static,
+) -> Result<T, AppendError> {
+    let config = cluster.config("admin");
+    let asking = tokio::task::spawn_blocking(move || {
+        let admin = AdminClient::from_config(&config)?;
+        let options = AdminOptions::new().request_timeout(Some(LOOK_TIMEOUT)).operation_timeout(Some(LOOK_TIMEOUT));
+        Ok::<_, KafkaError>(tokio::runtime::Handle::current().block_on(ask(&admin, &options)))
+    });
+    let unavailable = |reason: String| AppendError::Unavailable { reason };
+    asking.await.map_err(|error| unavailable(error.to_string()))?.map_err(|error| unavailable(error.to_string()))
+}
+
+/// What the brokers say of `topic`; `None` = there is none. Blocks a thread of its own meanwhile.
+pub(super) async fn inspect(cluster: &Arc<Cluster>, topic: &str) -> Result<Option<TopicFacts>, AppendError> {
+    let name = topic.to_owned();
+    // An admin client cannot be given a token (rdkafka 0.39 does not poll its main queue): limits then stay unknown.
+    let asked = if cluster.tokens.is_some() {
+        let cluster = Arc::clone(cluster);
+        let asking = tokio::task::spawn_blocking(move || facts_of(&by_reader(&cluster, &name)?));
+        asking.await.map_err(|error| AppendError::Unavailable { reason: error.to_string() })?
+    } else {
+        with_admin(cluster, async move |admin, options| {
+            let Some(mut facts) = facts_of(&admin.inner().fetch_metadata(Some(&name), LOOK_TIMEOUT)?)? else {
+                return Ok(None);
+            };
+            let configs = admin.describe_configs(&[ResourceSpecifier::Topic(&name)], options).await;
+            let number = |key: &str| {
+                let resource = configs.as_ref().ok()?.first()?.as_ref().ok()?;
+                resource.get(key)?.value.as_ref()?.parse::<u64>().ok()
+            };
+            facts.min_insync_replicas = number("min.insync.replicas").and_then(|least| u32::try_from(least).ok());
+            facts.max_message_bytes = number("max.message.bytes");
+            Ok(Some(facts))
+        })
+        .await?
+    };
+    asked.or_else(|error| no_facts(cluster, topic, &error))
+}
+
+fn no_facts(cluster: &Cluster, topic: &str, error: &KafkaError) -> Result<Option<TopicFacts>, AppendError> {
+    let code = error.rdkafka_error_code();
+    if matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) {
+        return Ok(None);
+    }
+    if code == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+        let reason = "the brokers' access rules do not let this user see it: allow Describe and Write".to_owned();
+        return Err(AppendError::Denied { topic: topic.to_owned(), reason });
+    }
+    let reason = format!("looking at the topic `{topic}` failed: {}", reason_of(cluster, error));
+    Err(AppendError::Unavailable { reason })
+}
+
+/// Metadata through a client that is polled, and so gets its token.
+pub(super) fn by_reader(cluster: &Cluster, topic: &str) -> KafkaResult<Metadata> {
+    let reader = BaseConsumer::<Watch>::from_config_and_context(&cluster.config("look"), cluster.watch("look"))?;
+    serve(&reader, cluster.tokens.is_some());
+    let metadata = reader.fetch_metadata(Some(topic), LOOK_TIMEOUT);
+    // What went wrong is told by events.
+    reader.poll(Duration::ZERO);
+    metadata
+}
+
+fn facts_of(metadata: &Metadata) -> KafkaResult<Option<TopicFacts>> {
+    let Some(topic) = metadata.topics().first() else { return Ok(None) };
+    if let Some(error) = topic.error() {
+        return Err(KafkaError::MetadataFetch(error.into()));
+    }
+    let partitions = topic.partitions().len();
+    let replication = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+    let facts = TopicFacts { partitions, replication, min_insync_replicas: None, max_message_bytes: None };
+    Ok((partitions > 0).then_some(facts))
+}
+
+/// An error in the words of the trouble behind it, where one is known.
+pub(super) fn reason_of(cluster: &Cluster, error: &KafkaError) -> String {
+    cluster.conditions.trouble(&Source::Brokers).unwrap_or_else(|| error.to_string())
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "librdkafka's codes are many and grow; what is not listed holds the lane"
+)]
+pub(super) async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopics) -> Result<(), AppendError> {
+    if cluster.tokens.is_some() {
+        let reason = "it does not exist, and cannot be made with OAUTHBEARER: create it (kafka-topics --create)";
+        return Err(unfit(topic, reason));
+    }
+    let name = topic.to_owned();
+    let made = with_admin(cluster, async move |admin, options| {
+        let replication = how.replication.map_or(-1, i32::from);
+        let partitions = i32::try_from(how.partitions).unwrap_or(i32::MAX);
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+        admin.create_topics(&[new], options).await
+    });
+    let code = match made.await?.map(|results| results.into_iter().next()) {
+        Ok(Some(Err((_, code)))) => code,
+        Ok(Some(Ok(_)) | None) => {
+            tracing::info!(topic, partitions = how.partitions, "made a topic");
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(AppendError::Unavailable {
+                reason: format!("making the topic `{topic}` failed: {}", reason_of(cluster, &error)),
+            });
+        }
+    };
+    match code {
+        RDKafkaErrorCode::TopicAlreadyExists => Ok(()),
+        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            Err(AppendError::Denied {
+                topic: topic.to_owned(),
+                reason: "it does not exist, and this user may not create topics: create it, or allow Create".to_owned(),
+            })
+        }
+        RDKafkaErrorCode::InvalidReplicationFactor => Err(unfit(
+            topic,
+            "it does not exist, and there are fewer brokers than the copies asked for: set `replication` to what the cluster has",
+        )),
+        RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::NotController => {
+            Err(AppendError::Unavailable { reason: format!("making the topic `{topic}` failed: {code}") })
+        }
+        other => Err(unfit(topic, format!("it does not exist, and making it failed: {other}"))),
+    }
+}
+
+/// A topic whose lane is held.
+pub(super) fn unfit(topic: &str, reason: impl Into<String>) -> AppendError {
+    AppendError::UnknownTopic { topic: topic.to_owned(), reason: reason.into() }
+}

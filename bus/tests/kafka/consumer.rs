@@ -1,0 +1,204 @@
+//! The reading side: sharing, losing and finding again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use logmesh_bus::{Bus, Consumer, Event, Subscription, TopicPartition};
+use logmesh_rig::{Kafka, unique};
+use rdkafka::admin::AdminOptions;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use super::{PATIENCE, admin, aside, next, open, options, patient, put, text};
+
+async fn made(kafka: &'static Kafka, prefix: &str, partitions: i32) -> String {
+    let topic = unique(prefix);
+    aside({
+        let topic = topic.clone();
+        move || kafka.create_topic(&topic, partitions, &[]).expect("made")
+    })
+    .await;
+    topic
+}
+
+/// While one partition is drained without haste, the others are handed out as if nothing happened.
+#[tokio::test]
+async fn partitions_that_stay_keep_flowing_while_others_are_drained() {
+    let kafka = aside(Kafka::shared).await;
+    let topic = made(kafka, "flow", 6).await;
+    let bus = open(options(kafka.bootstrap()));
+    let patient_one = Subscription { revoke_grace: PATIENCE, ..Subscription::new(unique("group"), [topic.as_str()]) };
+    let mut first = bus.subscribe(patient_one.clone()).await.expect("joined");
+    let mut held = BTreeSet::new();
+    while held.len() < 6 {
+        if let Event::Assigned(assigned) = next(first.as_mut()).await {
+            held.extend(assigned.into_iter().map(|assignment| assignment.partition));
+        }
+    }
+    let mut second = bus.subscribe(patient_one).await.expect("joined");
+    let revoked = loop {
+        if let Event::Revoking { partitions, .. } = next(first.as_mut()).await {
+            break partitions;
+        }
+    };
+    assert!(!revoked.is_empty() && revoked.len() < 6, "only what changes hands is asked for: {revoked:?}");
+    // Nothing is released yet: what is written to the others comes all the same.
+    let mut expected = BTreeSet::new();
+    for number in 0..60 {
+        let value = format!("value-{number}");
+        let position = put(&bus, &topic, &value).await.expect("durable");
+        if !revoked.contains(&TopicPartition::new(topic.as_str(), position.partition)) {
+            expected.insert(value);
+        }
+    }
+    while !expected.is_empty() {
+        if let Event::Records { partition, records } = next(first.as_mut()).await {
+            assert!(!revoked.contains(&partition), "{partition} is being drained");
+            records.iter().for_each(|one| assert!(expected.remove(&text(&one.record.value))));
+        }
+    }
+    revoked.iter().for_each(|partition| first.release(partition));
+    let assigned = patient("the second's share", async {
+        tokio::select! {
+            event = next(second.as_mut()) => event,
+            () = async { loop { next(first.as_mut()).await; } } => unreachable!(),
+        }
+    })
+    .await;
+    let Event::Assigned(assigned) = assigned else { panic!("expected partitions, got {assigned:?}") };
+    assert!(assigned.iter().all(|assignment| revoked.contains(&assignment.partition)));
+    drop((first, second));
+    bus.close(PATIENCE).await;
+}
+
+/// What one member of a changing group does: reads slowly, commits, drains when it is asked to.
+async fn member(mut consumer: Box<dyn Consumer>, seen: mpsc::UnboundedSender<(TopicPartition, u64, String)>) {
+    loop {
+        match next(consumer.as_mut()).await {
+            Event::Records { partition, records } => {
+                let mut end = 0;
+                for one in records {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    end = one.offset + 1;
+                    let _ = seen.send((partition.clone(), one.offset, text(&one.record.value)));
+                }
+                // Lost in the meantime: whoever has it now reads it again.
+                let _ = consumer.commit(&partition, end).await;
+            }
+            Event::Revoking { partitions, .. } => partitions.iter().for_each(|partition| consumer.release(partition)),
+            Event::Assigned(_) | Event::Lost(_) => {}
+            Event::Gap { partition, from, to } => panic!("{partition} has a gap from {from} to {to}"),
+        }
+    }
+}
+
+/// One member, three, two: everything is read, in the order of each partition but for what is read again, and commits never go back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_grows_and_shrinks_reads_everything() {
+    let kafka = aside(Kafka::shared).await;
+    let topic = made(kafka, "group", 6).await;
+    let group = unique("group");
+    let (bus, other) = (open(options(kafka.bootstrap())), open(options(kafka.bootstrap())));
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let mut members = Vec::new();
+    let mut values = BTreeSet::new();
+    let mut places = BTreeMap::<TopicPartition, u64>::new();
+    let mut committed = BTreeMap::new();
+    for (round, (bus, joins)) in [(&bus, 1), (&other, 2), (&bus, 0)].into_iter().enumerate() {
+        for _ in 0..joins {
+            let consumer = bus.subscribe(Subscription::new(group.as_str(), [topic.as_str()])).await.expect("joined");
+            members.push(tokio::spawn(member(consumer, sender.clone())));
+        }
+        if joins == 0 {
+            members[0].abort();
+        }
+        for number in 0..300 {
+            put(bus, &topic, &format!("{round}-{number:03}")).await.expect("durable");
+        }
+        patient("all of a round", async {
+            while values.len() < 300 * (round + 1) {
+                let (partition, offset, value) = seen.recv().await.expect("members live");
+                values.insert(value);
+                let place = places.entry(partition).or_default();
+                *place = (*place).max(offset + 1);
+            }
+        })
+        .await;
+        let now: BTreeMap<_, _> = aside({
+            let (group, topic) = (group.clone(), topic.clone());
+            move || kafka.committed(&group, &topic).expect("commits")
+        })
+        .await
+        .into_iter()
+        .collect();
+        assert!(
+            committed.iter().all(|(partition, before)| now.get(partition) >= Some(before)),
+            "{committed:?}, then {now:?}"
+        );
+        committed = now;
+    }
+    members.iter().for_each(tokio::task::JoinHandle::abort);
+    bus.close(PATIENCE).await;
+    other.close(PATIENCE).await;
+    let end: u64 = places.values().sum();
+    assert_eq!(end, 900, "every offset was seen");
+}
+
+/// Retention that overtakes a group is told, partition by partition, and reading goes on where the log begins.
+#[tokio::test]
+async fn records_removed_before_they_were_read_are_told_as_a_gap() {
+    let kafka = aside(Kafka::shared).await;
+    let topic = made(kafka, "gap", 1).await;
+    let group = unique("group");
+    let bus = open(options(kafka.bootstrap()));
+    for number in 0..10 {
+        put(&bus, &topic, &format!("value-{number}")).await.expect("durable");
+    }
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let join = async || bus.subscribe(Subscription::new(group.as_str(), [topic.as_str()])).await.expect("joined");
+    let mut consumer = join().await;
+    while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
+    patient("a commit", consumer.commit(&partition, 3)).await.expect("durable");
+    drop(consumer);
+    remove_below(kafka, &topic, 7).await;
+    let mut consumer = join().await;
+    let mut events = Vec::new();
+    while !matches!(events.last(), Some(Event::Records { .. })) {
+        events.push(next(consumer.as_mut()).await);
+    }
+    assert!(matches!(&events[0], Event::Assigned(assigned) if assigned[0].committed == Some(3)), "{events:?}");
+    assert_eq!(events[1], Event::Gap { partition: partition.clone(), from: 3, to: 7 });
+    assert!(matches!(&events[2], Event::Records { records, .. } if records[0].offset == 7), "{events:?}");
+    patient("a commit", consumer.commit(&partition, 10)).await.expect("durable");
+    drop(consumer);
+    bus.close(PATIENCE).await;
+}
+
+async fn remove_below(kafka: &Kafka, topic: &str, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
+    admin(&kafka.bootstrap()).delete_records(&list, &AdminOptions::new()).await.expect("removed");
+}
+
+/// A member that the group has expelled is told that it lost everything, and is back by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expelled_member_is_told_so_and_joins_again() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("logs.a", 1, 1).expect("made");
+    let bus = open(options(mock.bootstrap_servers()));
+    put(&bus, "logs.a", "before").await.expect("durable");
+    let mut consumer = bus.subscribe(Subscription::new("group", ["logs.a"])).await.expect("joined");
+    while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
+    let partition = TopicPartition::new("logs.a", 0);
+    mock.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    assert_eq!(next(consumer.as_mut()).await, Event::Lost(vec![partition.clone()]));
+    assert!(consumer.commit(&partition, 1).await.is_err(), "it is not held any more");
+    assert!(matches!(next(consumer.as_mut()).await, Event::Assigned(_)));
+    let Event::Records { records, .. } = next(consumer.as_mut()).await else { panic!("expected records") };
+    assert_eq!(text(&records[0].record.value), "before", "what was not committed comes again");
+    patient("a commit", consumer.commit(&partition, 1)).await.expect("durable");
+    drop(consumer);
+    bus.close(PATIENCE).await;
+}
