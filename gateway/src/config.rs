@@ -33,6 +33,9 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Connections at a time; fewer where the process may open fewer files.
     pub connections_max: u32,
+    /// Age at which a session is asked to move, give or take a quarter; zero = never. It spreads agents over gateways that
+    /// were added.
+    pub session_age_max: Duration,
 }
 
 impl Config {
@@ -50,6 +53,7 @@ impl Config {
             shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(10), seconds(1)..=seconds(600)),
             connections_max: u32::try_from(section.integer("connections_max", 10_000, 1..=1_000_000))
                 .unwrap_or(u32::MAX),
+            session_age_max: section.duration("session_age_max", seconds(3600), Duration::ZERO..=seconds(30 * 86_400)),
         };
         if !config.admin.ip().is_loopback() && config.admin_token.is_none() {
             let cure = "set gateway.admin_token = { file = \"…\" }, or listen on 127.0.0.1";

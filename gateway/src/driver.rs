@@ -37,6 +37,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const DRAIN_SILENCE: Duration = Duration::from_millis(300);
 /// For how long a drained client should stay away.
 const DRAIN_AVOID: Duration = Duration::from_secs(30);
+/// Why sessions are asked to leave.
+const STOPPING: &str = "the gateway is shutting down";
+const AGED: &str = "the session has reached its age: gateways share their load";
 /// What a batch costs beside its bytes while it is held: headers, bookkeeping.
 const BATCH_OVERHEAD_BYTES: usize = 1024;
 
@@ -51,6 +54,8 @@ pub(crate) struct Driver {
     pub(crate) metrics: Arc<Metrics>,
     /// How long a drained session may go on.
     pub(crate) drain_deadline: Duration,
+    /// Age at which the session is asked to move.
+    pub(crate) age_max: Option<Duration>,
     /// Ends the session at once.
     pub(crate) abort: CancellationToken,
     /// Cuts the connection off, for a client that does not read.
@@ -71,6 +76,8 @@ pub(crate) struct State {
     /// Since when answers have been waiting for room.
     blocked: Option<Instant>,
     drained: Option<Instant>,
+    /// Why it was drained.
+    leaving: &'static str,
     /// No more frames will come.
     finished: bool,
 }
@@ -113,7 +120,7 @@ enum Ending {
 
 impl State {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { opened: now, last_frame: now, blocked: None, drained: None, finished: false }
+        Self { opened: now, last_frame: now, blocked: None, drained: None, leaving: STOPPING, finished: false }
     }
 }
 
@@ -166,7 +173,7 @@ impl Driver {
                 }
                 Event::Room => self.send(),
                 Event::Credit => self.new_credit(),
-                Event::Drain => self.drain(),
+                Event::Drain => self.drain(STOPPING),
                 Event::Frame(frame) => self.frame(frame, &mut publishing),
                 Event::Deadline => self.overdue(Instant::now()),
                 Event::Gone => Some(Ending::Gone),
@@ -254,9 +261,10 @@ impl Driver {
         None
     }
 
-    fn drain(&mut self) -> Option<Ending> {
+    fn drain(&mut self, reason: &'static str) -> Option<Ending> {
         self.state.drained = Some(Instant::now());
-        self.session.drain("the gateway is shutting down", DRAIN_AVOID, self.drain_deadline);
+        self.state.leaving = reason;
+        self.session.drain(reason, DRAIN_AVOID, self.drain_deadline);
         None
     }
 
@@ -301,10 +309,16 @@ impl Driver {
         let drained = self.state.drained.map(|at| at + self.drain_deadline);
         let silent = self.state.drained.map(|at| self.state.last_frame.max(at) + DRAIN_SILENCE);
         let silent = silent.filter(|at| *at > Instant::now());
-        [hello, blocked, drained, silent].into_iter().flatten().min()
+        [hello, blocked, drained, silent, self.moves_at()].into_iter().flatten().min()
     }
 
-    fn overdue(&self, now: Instant) -> Option<Ending> {
+    /// When the session is old enough to be asked to move; a client that never said Hello is not asked.
+    fn moves_at(&self) -> Option<Instant> {
+        let is_asked = self.session.is_greeted() && self.state.drained.is_none();
+        self.age_max.filter(|_| is_asked).map(|age| self.state.opened + age)
+    }
+
+    fn overdue(&mut self, now: Instant) -> Option<Ending> {
         if !self.session.is_greeted() && now >= self.state.opened + HELLO_DEADLINE {
             return Some(Ending::Status(Status::deadline_exceeded("no Hello within 10 s")));
         }
@@ -312,7 +326,10 @@ impl Driver {
             return Some(Ending::Stuck);
         }
         if self.state.drained.is_some_and(|at| now >= at + self.drain_deadline) {
-            return Some(Ending::Status(Status::unavailable("the gateway is shutting down")));
+            return Some(Ending::Status(Status::unavailable(self.state.leaving)));
+        }
+        if self.moves_at().is_some_and(|at| now >= at) {
+            return self.drain(AGED);
         }
         None
     }

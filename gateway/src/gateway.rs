@@ -91,6 +91,7 @@ impl Gateway {
             lanes: Arc::default(),
             complaints: Complaints::default(),
             drain_deadline: config.shutdown_grace * 6 / 10,
+            session_age_max: config.session_age_max,
             sessions: TaskTracker::new(),
             streams: TaskTracker::new(),
             abort: CancellationToken::new(),

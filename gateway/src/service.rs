@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) complaints: Complaints,
     /// How long a drained session may go on.
     pub(crate) drain_deadline: Duration,
+    /// Age at which a session is asked to move, before jitter; zero = never.
+    pub(crate) session_age_max: Duration,
     /// Sessions.
     pub(crate) sessions: TaskTracker,
     /// Handlers of HTTP/2 streams: they end with their connection at the latest.
@@ -119,6 +121,7 @@ impl Shared {
             live,
             metrics: Arc::clone(&self.metrics),
             drain_deadline: self.drain_deadline,
+            age_max: jittered(self.session_age_max, rand::random()),
             abort: self.abort.clone(),
             cut_off: peer.cut_off.clone(),
             state: State::new(Instant::now()),
@@ -140,9 +143,29 @@ impl Peer {
     }
 }
 
+/// The age at which one session is asked to move: 0.75 to 1.25 of `age`, as the draw in 0..1 says, so that sessions that began
+/// together do not move together. `None` = never.
+fn jittered(age: Duration, random: f64) -> Option<Duration> {
+    (!age.is_zero()).then(|| age.mul_f64(0.75 + random / 2.0))
+}
+
 /// A draining gateway sends clients elsewhere, and says for how long (gRPC's own retry pushback).
 fn draining() -> Status {
     let mut status = Status::unavailable("the gateway is shutting down");
     status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("30000"));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_of_one_moment_move_at_different_ones_and_zero_is_never() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(jittered(hour, 0.0), Some(hour * 3 / 4));
+        assert_eq!(jittered(hour, 0.5), Some(hour));
+        assert!(jittered(hour, 0.999).is_some_and(|age| age < hour * 5 / 4));
+        assert_eq!(jittered(Duration::ZERO, 0.5), None);
+    }
 }

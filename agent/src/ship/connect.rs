@@ -1,10 +1,10 @@
-//! From an endpoint's name to a channel: DNS, TCP and TLS under one deadline, HTTP/2 settings that are all explicit.
+//! From an endpoint's name to its addresses, and from an address to a channel: TCP and TLS under one deadline, HTTP/2
+//! settings that are all explicit.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use logmesh_certs::TlsSource;
-use rand::seq::SliceRandom;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -13,14 +13,14 @@ use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 use tower_service::Service;
 
-/// DNS, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use super::endpoints::Target;
+
+/// From a name to its addresses.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Pings while idle, and the wait for an answer: a silent path is found in 40 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Addresses of one name that are tried for one connection.
-const ADDRESSES_MAX: usize = 4;
 
 /// A gateway to connect to: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,53 +69,45 @@ pub enum ConnectError {
     #[error("the TLS handshake with {0} failed: {1}")]
     Handshake(SocketAddr, #[source] io::Error),
     /// It took too long.
-    #[error("no connection to {0} within 10 s")]
-    Late(String),
+    #[error("no connection to {0} within {1:?}")]
+    Late(String, Duration),
     /// HTTP/2 could not begin.
     #[error("no HTTP/2 with {0}: {1}")]
     Protocol(String, #[source] tonic::transport::Error),
 }
 
-/// Connects to an endpoint, presenting what the source holds now.
+/// Where a name leads now: addresses in the resolver's order.
 ///
 /// # Errors
-/// Whatever kept it from being connected within the deadline.
-pub async fn connect(endpoint: &Endpoint, tls: &TlsSource) -> Result<Channel, ConnectError> {
-    let name = endpoint.to_string();
-    let late = |_| ConnectError::Late(name.clone());
-    tokio::time::timeout(CONNECT_TIMEOUT, async {
-        let stream = open(endpoint, tls).await?;
-        channel(endpoint, stream).await
-    })
-    .await
-    .map_err(late)?
+/// The name leads nowhere, or nobody said so in time.
+pub(super) async fn resolve(endpoint: Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+    let unresolved = |error| ConnectError::Resolve(endpoint.host.clone(), error);
+    let looked =
+        tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)));
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s");
+    let found: Vec<SocketAddr> = looked.await.unwrap_or_else(|_| Err(late())).map_err(unresolved)?.collect();
+    if found.is_empty() { Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"))) } else { Ok(found) }
 }
 
-async fn open(endpoint: &Endpoint, tls: &TlsSource) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let unresolved = |error| ConnectError::Resolve(endpoint.host.clone(), error);
-    let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(unresolved)?;
-    let mut addresses: Vec<SocketAddr> = found.collect();
-    // Agents spread over the addresses of a name.
-    addresses.shuffle(&mut rand::rng());
-    addresses.truncate(ADDRESSES_MAX);
-    let config = tls.client();
-    let mut last = unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"));
-    for address in addresses {
-        let stream = match dial(address).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = ConnectError::Reach(address, error);
-                continue;
-            }
-        };
-        // Its syntax was checked when the endpoint was read.
-        let Ok(name) = ServerName::try_from(endpoint.host.clone()) else { continue };
-        match TlsConnector::from(Arc::clone(&config)).connect(name, stream).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = ConnectError::Handshake(address, error),
-        }
-    }
-    Err(last)
+/// Connects to one address, presenting what the source holds now: TCP, TLS and HTTP/2 within `within`.
+///
+/// # Errors
+/// Whatever kept it from being connected in time.
+pub(super) async fn connect(target: &Target, tls: &TlsSource, within: Duration) -> Result<Channel, ConnectError> {
+    let connected = tokio::time::timeout(within, async {
+        let stream = open(target, tls).await?;
+        channel(&target.endpoint, stream).await
+    });
+    connected.await.unwrap_or_else(|_| Err(ConnectError::Late(target.to_string(), within)))
+}
+
+async fn open(target: &Target, tls: &TlsSource) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let address = target.address;
+    let stream = dial(address).await.map_err(|error| ConnectError::Reach(address, error))?;
+    let handshake = |error| ConnectError::Handshake(address, error);
+    let name = ServerName::try_from(target.endpoint.host.clone());
+    let name = name.map_err(|error| handshake(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    TlsConnector::from(tls.client()).connect(name, stream).await.map_err(handshake)
 }
 
 /// TCP, with signs of life asked for, so that a dead path is found even with nothing to send.
@@ -152,4 +144,17 @@ async fn channel(endpoint: &Endpoint, stream: TlsStream<TcpStream>) -> Result<Ch
         std::future::ready(stream)
     });
     settings.connect_with_connector(connector).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_port_is_no_endpoint() {
+        for text in ["gw1", "gw1:", "gw1:99999", ":1", "a b:1"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+        assert_eq!("[::1]:3".parse::<Endpoint>().unwrap().to_string(), "[::1]:3");
+    }
 }

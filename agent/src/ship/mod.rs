@@ -1,11 +1,16 @@
 //! The shipper: sessions with gateways.
 //!
-//! Owns connecting, reconnecting and the frames on the wire. What may be sent when, and what an answer means, is
+//! Owns connecting, moving and the frames on the wire. What may be sent when, and what an answer means, is
 //! [`outbox`]'s; what becomes of a refused batch is the tailer's. Batches that are not acknowledged when a session ends
 //! stay here, compressed as they are, and go out again in the next one.
+//!
+//! A gateway that asks to be left is left in this order: the next one is looked for while this session goes on; once it has
+//! said Welcome nothing more is sent here; once all that is in flight is answered the next session begins. So no batch is
+//! sent twice, and no stream pauses for longer than its batches take to be answered.
 
 pub mod connect;
 mod endpoints;
+mod finder;
 pub mod outbox;
 mod session;
 #[cfg(test)]
@@ -15,21 +20,18 @@ use std::{sync::Arc, time::Duration};
 
 use logmesh_certs::TlsSource;
 use logmesh_proto::v1;
-use logmesh_runtime::{backoff::Backoff, health::Condition};
-use tokio::{sync::mpsc, time::Instant};
+use logmesh_runtime::health::Condition;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use connect::{ConnectError, Endpoint, connect};
-use endpoints::Endpoints;
+use connect::Endpoint;
+use finder::{Finder, Ready};
 use outbox::Outbox;
 
 use crate::{
     mailbox::Mailbox,
     parcel::{Answer, Parcel},
 };
-
-const BACKOFF_MIN: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// What the shipper is told once.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Settings {
 pub struct Link {
     /// The gateway of the session.
     pub gateway: Option<String>,
+    /// The address that its name led to.
+    pub address: Option<String>,
     /// The session's name in that gateway's logs.
     pub session: Option<String>,
     /// Who the gateway says we are.
@@ -61,33 +65,47 @@ pub struct Link {
 
 /// See the module.
 pub struct Shipper {
-    settings: Settings,
-    tls: Arc<TlsSource>,
+    finder: Finder,
+    work: Work,
+}
+
+/// What is the same over all sessions.
+struct Work {
     parcels: mpsc::Receiver<Parcel>,
     mailbox: Arc<Mailbox>,
     condition: Condition,
     policy_condition: Condition,
     link: Arc<std::sync::Mutex<Link>>,
     outbox: Outbox,
-    endpoints: Endpoints,
+    /// Sessions that are over and still say goodbye, each within two seconds.
+    partings: JoinSet<()>,
     start: Instant,
 }
 
 impl std::fmt::Debug for Shipper {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Shipper").field("settings", &self.settings).finish_non_exhaustive()
+        formatter.debug_struct("Shipper").finish_non_exhaustive()
     }
 }
 
 /// Why a session ended.
 #[derive(Debug)]
-pub(crate) enum Ended {
+enum Ended {
     /// We said goodbye.
     Finished,
-    /// The gateway asked us to leave and not to come back for so long.
-    Drained(Duration),
-    /// It broke, or never began.
+    /// The gateway asked us to leave.
+    Drained,
+    /// It broke.
     Failed(String),
+}
+
+/// How a session went.
+struct Outcome {
+    ended: Ended,
+    /// Whether any batch was acknowledged in it.
+    worked: bool,
+    /// The session that takes its place.
+    successor: Option<Ready>,
 }
 
 impl Shipper {
@@ -101,80 +119,64 @@ impl Shipper {
         conditions: [Condition; 2],
         link: Arc<std::sync::Mutex<Link>>,
     ) -> Self {
-        let endpoints = Endpoints::new(&settings.gateways);
         let [condition, policy_condition] = conditions;
         condition.set("no session with a gateway yet");
         policy_condition.clear();
+        let start = Instant::now();
         Self {
-            settings,
-            tls,
-            parcels,
-            mailbox,
-            condition,
-            policy_condition,
-            link,
-            outbox: Outbox::default(),
-            endpoints,
-            start: Instant::now(),
+            finder: Finder::new(settings, tls, condition.clone(), Arc::clone(&link), start),
+            work: Work {
+                parcels,
+                mailbox,
+                condition,
+                policy_condition,
+                link,
+                outbox: Outbox::default(),
+                partings: JoinSet::new(),
+                start,
+            },
         }
     }
 
     /// Keeps a session going until `finish`; then says goodbye.
     pub async fn run(mut self, finish: CancellationToken) {
-        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
-        while !finish.is_cancelled() {
-            let Some(endpoint) = self.endpoints.pick(self.now(), rand::random()) else { return };
-            let (ended, worked) = self.attempt(&endpoint, &finish).await;
-            if worked {
-                backoff.reset();
-            }
-            let wait = match ended {
-                Ended::Finished => return,
-                Ended::Drained(avoid) => {
-                    tracing::info!(gateway = %endpoint, "the gateway asked us to move");
-                    self.endpoints.avoid(&endpoint, self.now() + avoid);
-                    if self.endpoints.all_aside(self.now()) { backoff.next(rand::random()) } else { Duration::ZERO }
-                }
-                Ended::Failed(reason) => {
-                    self.note_failure(&endpoint, &reason);
-                    self.endpoints.failed(&endpoint, self.now());
-                    backoff.next(rand::random())
-                }
+        if self.finder.is_empty() {
+            return;
+        }
+        let mut next = None;
+        loop {
+            let ready = match next.take() {
+                Some(ready) => ready,
+                None => tokio::select! {
+                    biased;
+                    () = finish.cancelled() => break,
+                    ready = self.finder.find(true) => ready,
+                },
             };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = finish.cancelled() => {}
+            let target = ready.target.clone();
+            let outcome = self.work.session(ready, &mut self.finder, &finish).await;
+            self.work.over();
+            if outcome.worked {
+                self.finder.worked(&target);
             }
-        }
-    }
-
-    async fn attempt(&mut self, endpoint: &Endpoint, finish: &CancellationToken) -> (Ended, bool) {
-        let connected = tokio::select! {
-            connected = connect(endpoint, &self.tls) => connected,
-            () = finish.cancelled() => return (Ended::Finished, false),
-        };
-        match connected {
-            Ok(channel) => {
-                let outcome = self.session(endpoint, channel, finish).await;
-                self.outbox.close();
-                self.mailbox.answer([Answer::Closed]);
-                self.with_link(|link| (link.gateway, link.session) = (None, None));
-                outcome
+            match outcome.ended {
+                Ended::Finished => break,
+                Ended::Drained => {}
+                Ended::Failed(reason) => self.finder.failed(&target, &reason, None, outcome.successor.is_none()),
             }
-            Err(error) => (Ended::Failed(describe(&error)), false),
+            next = outcome.successor;
         }
+        while self.work.partings.join_next().await.is_some() {}
     }
+}
 
-    fn note_failure(&self, endpoint: &Endpoint, reason: &str) {
-        let news = self.with_link(|link| {
-            let news = link.last_error.as_deref() != Some(reason);
-            link.last_error = Some(reason.to_owned());
-            news
-        });
-        if news {
-            tracing::warn!(gateway = %endpoint, reason, "no session with the gateway; trying again");
-        }
-        self.condition.set(format!("no session with a gateway: {reason}"));
+impl Work {
+    /// The session is over.
+    fn over(&mut self) {
+        self.outbox.close();
+        self.mailbox.answer([Answer::Closed]);
+        self.with_link(|link| (link.gateway, link.session) = (None, None));
+        while self.partings.try_join_next().is_some() {}
     }
 
     fn with_link<T>(&self, change: impl FnOnce(&mut Link) -> T) -> T {
@@ -186,6 +188,7 @@ impl Shipper {
     }
 }
 
-fn describe(error: &ConnectError) -> String {
-    logmesh_runtime::process::chain(error)
+fn describe_status(status: &tonic::Status) -> String {
+    let detail = logmesh_runtime::process::chain(status);
+    if detail.contains(status.message()) { detail } else { format!("{}: {detail}", status.message()) }
 }

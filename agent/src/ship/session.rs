@@ -1,29 +1,31 @@
-//! One session: frames out, frames in, under deadlines.
+//! One session: frames out, frames in, under deadlines; and leaving it for another.
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use logmesh_proto::{
-    PROTOCOL_VERSION, v1,
-    v1::{client_frame, ingest_client::IngestClient, server_frame},
+    v1,
+    v1::{client_frame, server_frame},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
-use super::{Ended, Endpoint, Shipper};
+use super::{
+    Ended, Outcome, Work, describe_status,
+    endpoints::Target,
+    finder::{Finder, Ready},
+};
 use crate::parcel::Answer;
 
-/// From the call to the Welcome.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches in flight and nothing answered for so long: the session is dead, whatever the connection says.
 const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 /// From Bye to the end of the call.
 const BYE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Frames between us and HTTP/2. The rest waits in the outbox.
-const FRAMES_MAX: usize = 2;
-/// Largest frame from a gateway: an Ack of many sequences.
-const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// The part of a drain in which batches are still sent while no other gateway is found; the rest is for their answers.
+const SENDING: f64 = 0.6;
+/// Agents that are asked to move together look for another gateway within so long, each at its own moment.
+const SCATTER_MAX: Duration = Duration::from_millis(500);
 
 /// What happened in a session.
 enum Event {
@@ -32,82 +34,80 @@ enum Event {
     Room,
     Gone,
     Tick,
+    Successor(Ready),
     Finish,
 }
 
 /// A session under way.
 struct Live {
+    target: Target,
     frames: Streaming<v1::ServerFrame>,
     sender: mpsc::Sender<v1::ClientFrame>,
     /// Taken from the outbox, waiting for room.
     pending: Option<v1::Batch>,
-    /// The gateway asked us to leave: nothing more is sent, what is in flight is awaited until then.
-    drain: Option<(Duration, Duration)>,
+    /// The gateway asked us to leave.
+    drain: Option<Drain>,
+    /// The session that will take this one's place: nothing more is sent here.
+    successor: Option<Ready>,
     worked: bool,
 }
 
-impl Shipper {
-    pub(super) async fn session(
-        &mut self,
-        endpoint: &Endpoint,
-        channel: Channel,
-        finish: &CancellationToken,
-    ) -> (Ended, bool) {
-        let opened = tokio::select! {
-            opened = tokio::time::timeout(WELCOME_TIMEOUT, self.begin(endpoint, channel)) => opened,
-            () = finish.cancelled() => return (Ended::Finished, false),
-        };
-        let mut live = match opened {
-            Ok(Ok(live)) => live,
-            Ok(Err(reason)) => return (Ended::Failed(reason), false),
-            Err(_) => return (Ended::Failed(format!("{endpoint} did not welcome us within 10 s")), false),
-        };
+/// When a session that is to be left ends.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    /// Batches are sent until then, unless a successor is found earlier.
+    send_until: Duration,
+    /// Answers are awaited until then.
+    deadline: Duration,
+    /// For how long the gateway is to be avoided.
+    avoid: Duration,
+}
+
+/// A search for the next gateway, once one is wanted.
+type Search<'a> = Option<BoxFuture<'a, Ready>>;
+
+impl Live {
+    fn may_send(&self, now: Duration) -> bool {
+        self.successor.is_none() && self.drain.is_none_or(|drain| now < drain.send_until)
+    }
+}
+
+impl Work {
+    /// Runs a session to its end.
+    pub(super) async fn session(&mut self, ready: Ready, finder: &mut Finder, finish: &CancellationToken) -> Outcome {
+        self.welcomed(&ready);
+        let Ready { target, frames, sender, welcome: _ } = ready;
+        let mut live = Live { target, frames, sender, pending: None, drain: None, successor: None, worked: false };
+        let mut finder = Some(finder);
+        let mut search: Search<'_> = None;
         let ended = loop {
-            if live.pending.is_none() && live.drain.is_none() {
+            if live.pending.is_none() && live.may_send(self.now()) {
                 live.pending = self.outbox.next(self.now());
             }
-            let event = self.event(&mut live, finish).await;
+            let event = self.event(&mut live, &mut search, finish).await;
             if let Some(ended) = self.handle(event, &mut live) {
                 break ended;
             }
+            if let Some(drain) = live.drain
+                && let Some(finder) = finder.take()
+            {
+                finder.avoid(&live.target, drain.avoid);
+                search = Some(Box::pin(scattered(finder, drain)));
+            }
         };
-        if matches!(ended, Ended::Finished) {
-            bye(live.sender, live.frames).await;
+        if !matches!(ended, Ended::Failed(_)) {
+            let reason = if matches!(ended, Ended::Finished) { "the agent stops" } else { "the agent moves" };
+            self.partings.spawn(bye(live.sender, live.frames, reason));
         }
-        (ended, live.worked)
+        Outcome { ended, worked: live.worked, successor: live.successor }
     }
 
-    /// Hello and Welcome.
-    async fn begin(&mut self, endpoint: &Endpoint, channel: Channel) -> Result<Live, String> {
-        let (sender, receiver) = mpsc::channel(FRAMES_MAX);
-        let hello = v1::Hello {
-            protocol_version: PROTOCOL_VERSION,
-            software: concat!("logmesh-agent/", env!("CARGO_PKG_VERSION")).into(),
-            instance: self.settings.instance.to_vec().into(),
-            codecs: vec![self.settings.codec.into()],
-            host: self.settings.host.clone(),
-        };
-        let frame = v1::ClientFrame { frame: Some(client_frame::Frame::Hello(hello)) };
-        sender.try_send(frame).map_err(|_| "the session is over".to_owned())?;
-        let mut client = IngestClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
-        let refused = |status: tonic::Status| format!("{endpoint} refused the session: {}", describe(&status));
-        let mut frames = client.stream(ReceiverStream::new(receiver)).await.map_err(refused)?.into_inner();
-        let first = frames.message().await.map_err(refused)?;
-        let Some(server_frame::Frame::Welcome(welcome)) = first.and_then(|first| first.frame) else {
-            return Err(format!("{endpoint} did not begin with a Welcome"));
-        };
-        if !welcome.codecs.contains(&i32::from(self.settings.codec)) {
-            let codec = self.settings.codec.as_str_name();
-            return Err(format!("{endpoint} does not take {codec}: set another agent.compression"));
-        }
-        self.welcomed(endpoint, &welcome);
-        Ok(Live { frames, sender, pending: None, drain: None, worked: false })
-    }
-
-    fn welcomed(&mut self, endpoint: &Endpoint, welcome: &v1::Welcome) {
-        tracing::info!(gateway = %endpoint, session = welcome.session, identity = welcome.identity, "session begun");
+    fn welcomed(&mut self, ready: &Ready) {
+        let (gateway, welcome) = (&ready.target, &ready.welcome);
+        tracing::info!(%gateway, session = welcome.session, identity = welcome.identity, "session begun");
         self.with_link(|link| {
-            link.gateway = Some(endpoint.to_string());
+            link.gateway = Some(gateway.endpoint.to_string());
+            link.address = Some(gateway.address.to_string());
             link.session = Some(welcome.session.clone());
             link.identity = Some(welcome.identity.clone());
             link.sessions += 1;
@@ -122,15 +122,19 @@ impl Shipper {
         }]);
     }
 
-    async fn event(&mut self, live: &mut Live, finish: &CancellationToken) -> Event {
+    async fn event(&mut self, live: &mut Live, search: &mut Search<'_>, finish: &CancellationToken) -> Event {
         let now = self.now();
         let stalled = self.outbox.stalled_since().map(|since| since + STALL_TIMEOUT);
-        let drained = live.drain.map(|(deadline, _)| deadline);
-        let wake = [self.outbox.timeout(), stalled, drained].into_iter().flatten().min();
+        let drain = live.drain.map(|drain| if now < drain.send_until { drain.send_until } else { drain.deadline });
+        let wake = [self.outbox.timeout(), stalled, drain].into_iter().flatten().min();
         let wake = wake.map_or(STALL_TIMEOUT, |at| at.saturating_sub(now));
         tokio::select! {
             biased;
             frame = live.frames.message() => Event::Frame(frame),
+            ready = found(search), if live.successor.is_none() => {
+                *search = None;
+                Event::Successor(ready)
+            }
             permit = live.sender.reserve(), if live.pending.is_some() => match (permit, live.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(v1::ClientFrame { frame: Some(client_frame::Frame::Batch(batch)) });
@@ -146,17 +150,18 @@ impl Shipper {
 
     fn handle(&mut self, event: Event, live: &mut Live) -> Option<Ended> {
         let now = self.now();
+        let broken = |live: &Live, reason: String| {
+            // A gateway that asked us to leave may end the session: what it did not answer goes to the next one.
+            Some(if live.drain.is_some() { Ended::Drained } else { Ended::Failed(reason) })
+        };
         match event {
             Event::Frame(Ok(Some(frame))) => self.frame(frame, live),
-            Event::Frame(Ok(None)) => {
-                return Some(drained(live).unwrap_or_else(|| Ended::Failed("the gateway ended the session".into())));
-            }
+            Event::Frame(Ok(None)) => return broken(live, "the gateway ended the session".into()),
             Event::Frame(Err(status)) => {
-                return Some(
-                    drained(live).unwrap_or_else(|| Ended::Failed(format!("the session broke: {}", describe(&status)))),
-                );
+                return broken(live, format!("the session broke: {}", describe_status(&status)));
             }
             Event::Parcel(Some(parcel)) => self.outbox.push(parcel),
+            Event::Successor(ready) => live.successor = Some(ready),
             Event::Parcel(None) | Event::Room | Event::Tick => {}
             // The call is over; its status comes as a frame.
             Event::Gone => {}
@@ -166,8 +171,13 @@ impl Shipper {
         if self.outbox.stalled_since().is_some_and(|since| now >= since + STALL_TIMEOUT) {
             return Some(Ended::Failed("batches are in flight and nothing was answered for 45 s".into()));
         }
-        let over = live.drain.is_some_and(|(deadline, _)| now >= deadline || self.outbox.stalled_since().is_none());
-        if over { drained(live) } else { None }
+        if !live.may_send(now)
+            && let Some(batch) = live.pending.take()
+        {
+            self.outbox.unsend(batch.sequence, now);
+        }
+        let is_answered = !live.may_send(now) && self.outbox.stalled_since().is_none();
+        live.drain.is_some_and(|drain| now >= drain.deadline || is_answered).then_some(Ended::Drained)
     }
 
     fn frame(&mut self, frame: v1::ServerFrame, live: &mut Live) {
@@ -188,12 +198,13 @@ impl Shipper {
                 answers.push(Answer::Credit(credit.limit_bytes));
             }
             Some(server_frame::Frame::Drain(drain)) => {
-                tracing::info!(reason = drain.reason, "drain");
-                let deadline = now + Duration::from_millis(u64::from(drain.deadline_millis));
-                live.drain = Some((deadline, Duration::from_millis(u64::from(drain.avoid_millis))));
-                if let Some(batch) = live.pending.take() {
-                    self.outbox.unsend(batch.sequence, now);
-                }
+                tracing::info!(gateway = %live.target, reason = drain.reason, "the gateway asks us to move");
+                let time = Duration::from_millis(u64::from(drain.deadline_millis));
+                live.drain.get_or_insert(Drain {
+                    send_until: now + time.mul_f64(SENDING),
+                    deadline: now + time,
+                    avoid: Duration::from_millis(u64::from(drain.avoid_millis)),
+                });
             }
             // A second Welcome means nothing; frames that we do not know are skipped.
             Some(server_frame::Frame::Welcome(_)) | None => {}
@@ -216,12 +227,22 @@ impl Shipper {
     }
 }
 
-fn drained(live: &Live) -> Option<Ended> {
-    live.drain.map(|(_, avoid)| Ended::Drained(avoid))
+/// Looks for the next gateway, a moment later than others that are asked to move at the same time.
+async fn scattered(finder: &mut Finder, drain: Drain) -> Ready {
+    let most = SCATTER_MAX.min(drain.deadline.saturating_sub(drain.send_until) / 4);
+    tokio::time::sleep(most.mul_f64(rand::random())).await;
+    finder.find(false).await
 }
 
-async fn bye(sender: mpsc::Sender<v1::ClientFrame>, mut frames: Streaming<v1::ServerFrame>) {
-    let goodbye = v1::Bye { reason: "the agent stops".into() };
+async fn found(search: &mut Search<'_>) -> Ready {
+    match search {
+        Some(search) => search.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn bye(sender: mpsc::Sender<v1::ClientFrame>, mut frames: Streaming<v1::ServerFrame>, reason: &'static str) {
+    let goodbye = v1::Bye { reason: reason.into() };
     let frame = v1::ClientFrame { frame: Some(client_frame::Frame::Bye(goodbye)) };
     let ending = async {
         // A session that is over needs no goodbye.
@@ -230,9 +251,4 @@ async fn bye(sender: mpsc::Sender<v1::ClientFrame>, mut frames: Streaming<v1::Se
         while let Ok(Some(_)) = frames.message().await {}
     };
     let _ = tokio::time::timeout(BYE_TIMEOUT, ending).await;
-}
-
-fn describe(status: &tonic::Status) -> String {
-    let detail = logmesh_runtime::process::chain(status);
-    if detail.contains(status.message()) { detail } else { format!("{}: {detail}", status.message()) }
 }

@@ -1,11 +1,12 @@
 //! A gateway that keeps what it gets in memory, over real mTLS.
 #![allow(clippy::unwrap_used, reason = "a stub that fails fails its test")]
+#![allow(dead_code, reason = "not every test uses all of the stub")]
 
 use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hyper_util::{
@@ -81,12 +82,21 @@ struct Kept {
     sessions: usize,
     hold_acks: bool,
     cut_after: Option<usize>,
+    /// Streams are refused, with this many milliseconds to stay away.
+    refuses: Option<u32>,
+    refusals: usize,
+    /// When sessions began and ended, in order.
+    life: Vec<(&'static str, Instant)>,
+    arrivals: Vec<Instant>,
 }
 
 #[derive(Clone)]
 pub(crate) struct StubGateway {
     kept: Arc<Mutex<Kept>>,
     count: watch::Sender<usize>,
+    drain: watch::Sender<Option<v1::Drain>>,
+    /// Acks that are held back, told once they are not any more.
+    release: watch::Sender<u64>,
     port: u16,
 }
 
@@ -94,7 +104,13 @@ impl StubGateway {
     pub(crate) async fn start(mesh: &Mesh) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let stub = Self { kept: Arc::default(), count: watch::channel(0).0, port };
+        let stub = Self {
+            kept: Arc::default(),
+            count: watch::channel(0).0,
+            drain: watch::channel(None).0,
+            release: watch::channel(0).0,
+            port,
+        };
         let tls = TlsSource::load(mesh.files("gw-1")).unwrap();
         let service = stub.clone();
         tokio::spawn(async move {
@@ -150,6 +166,45 @@ impl StubGateway {
         self.kept.lock().unwrap().hold_acks = hold;
     }
 
+    /// Asks the sessions under way to leave.
+    pub(crate) fn drain(&self, avoid_millis: u32, deadline_millis: u32) {
+        let drain = v1::Drain { reason: "a test".into(), avoid_millis, deadline_millis };
+        self.drain.send_replace(Some(drain));
+    }
+
+    /// Holds no acks back any more, and gives those that were.
+    pub(crate) fn release_acks(&self) {
+        self.kept.lock().unwrap().hold_acks = false;
+        self.release.send_modify(|release| *release += 1);
+    }
+
+    /// Refuses new streams, asking to stay away for so long; `None` takes them again.
+    pub(crate) fn refuse(&self, pushback_millis: Option<u32>) {
+        self.kept.lock().unwrap().refuses = pushback_millis;
+    }
+
+    pub(crate) fn refusals(&self) -> usize {
+        self.kept.lock().unwrap().refusals
+    }
+
+    pub(crate) fn life(&self) -> Vec<(&'static str, Instant)> {
+        self.kept.lock().unwrap().life.clone()
+    }
+
+    pub(crate) fn arrivals(&self) -> Vec<Instant> {
+        self.kept.lock().unwrap().arrivals.clone()
+    }
+
+    pub(crate) fn live_sessions(&self) -> usize {
+        let life = self.life();
+        let of = |what| life.iter().filter(|(word, _)| *word == what).count();
+        of("begun") - of("ended")
+    }
+
+    fn note(&self, what: &'static str) {
+        self.kept.lock().unwrap().life.push((what, Instant::now()));
+    }
+
     /// Cuts the first session after so many batches.
     pub(crate) fn cut_after(&self, batches: usize) {
         self.kept.lock().unwrap().cut_after = Some(batches);
@@ -166,6 +221,7 @@ impl StubGateway {
                 assert_eq!(before, record.body, "the same place holds the same bytes");
             }
         }
+        kept.arrivals.push(Instant::now());
         kept.batches.push((
             batch.stream_id.to_vec(),
             batch.first_offset,
@@ -191,39 +247,74 @@ impl Ingest for StubGateway {
         let stub = self.clone();
         let mut cut = {
             let mut kept = stub.kept.lock().unwrap();
+            if let Some(millis) = kept.refuses {
+                kept.refusals += 1;
+                let mut status = Status::unavailable("the gateway is shutting down");
+                status.metadata_mut().insert("grpc-retry-pushback-ms", millis.to_string().parse().unwrap());
+                return Err(status);
+            }
             kept.sessions += 1;
             kept.cut_after.take()
         };
         tokio::spawn(async move {
-            let send = |frame| sender.send(Ok(v1::ServerFrame { frame: Some(frame) }));
-            let welcome = v1::Welcome {
-                protocol_version: 1,
-                software: "stub".into(),
-                session: "s".into(),
-                identity: "spiffe://mesh/agent/edge-1".into(),
-                codecs: vec![v1::Codec::Zstd.into(), v1::Codec::Snappy.into(), v1::Codec::None.into()],
-                batch_encoded_bytes_max: 640 * 1024,
-                batch_uncompressed_bytes_max: 1024 * 1024,
-                batch_records_max: 10_000,
-                credit_bytes: 4 << 20,
-                idle_timeout_millis: 0,
-            };
-            let _ = send(Frame::Welcome(welcome)).await;
-            let mut opener = Opener::new(Limits::default());
-            while let Ok(Some(frame)) = frames.message().await {
-                let ClientFrame::Batch(raw) = frame else { continue };
-                if let Some(left) = &mut cut {
-                    if *left == 0 {
-                        let _ = sender.send(Err(Status::unavailable("cut off"))).await;
-                        return;
-                    }
-                    *left -= 1;
-                }
-                if stub.keep(&raw.batch, &mut opener) {
-                    let _ = send(Frame::Ack(v1::Ack { sequences: vec![raw.batch.sequence] })).await;
-                }
-            }
+            stub.note("begun");
+            stub.session(&mut frames, &sender, &mut cut).await;
+            stub.note("ended");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+type Answers = mpsc::Sender<Result<v1::ServerFrame, Status>>;
+
+impl StubGateway {
+    async fn session(&self, frames: &mut Streaming<ClientFrame>, sender: &Answers, cut: &mut Option<usize>) {
+        let send = |frame| sender.send(Ok(v1::ServerFrame { frame: Some(frame) }));
+        let welcome = v1::Welcome {
+            protocol_version: 1,
+            software: "stub".into(),
+            session: "s".into(),
+            identity: "spiffe://mesh/agent/edge-1".into(),
+            codecs: vec![v1::Codec::Zstd.into(), v1::Codec::Snappy.into(), v1::Codec::None.into()],
+            batch_encoded_bytes_max: 640 * 1024,
+            batch_uncompressed_bytes_max: 1024 * 1024,
+            batch_records_max: 10_000,
+            credit_bytes: 4 << 20,
+            idle_timeout_millis: 0,
+        };
+        let _ = send(Frame::Welcome(welcome)).await;
+        let mut opener = Opener::new(Limits::default());
+        let (mut drain, mut release) = (self.drain.subscribe(), self.release.subscribe());
+        let mut held = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame,
+                _ = drain.changed() => {
+                    let asked = drain.borrow_and_update().clone();
+                    if let Some(asked) = asked {
+                        let _ = send(Frame::Drain(asked)).await;
+                    }
+                    continue;
+                }
+                _ = release.changed() => {
+                    let _ = send(Frame::Ack(v1::Ack { sequences: std::mem::take(&mut held) })).await;
+                    continue;
+                }
+            };
+            let Ok(Some(frame)) = frame else { return };
+            let ClientFrame::Batch(raw) = frame else { continue };
+            if let Some(left) = cut {
+                if *left == 0 {
+                    let _ = sender.send(Err(Status::unavailable("cut off"))).await;
+                    return;
+                }
+                *left -= 1;
+            }
+            if self.keep(&raw.batch, &mut opener) {
+                let _ = send(Frame::Ack(v1::Ack { sequences: vec![raw.batch.sequence] })).await;
+            } else {
+                held.push(raw.batch.sequence);
+            }
+        }
     }
 }

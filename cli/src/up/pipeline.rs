@@ -203,6 +203,8 @@ fn start_parts(
     let mut gateway = logmesh_gateway::Config {
         memory: shares.gateway,
         shutdown_grace: settings.up.shutdown_grace.mul_f64(0.12),
+        // There is no other gateway to move to.
+        session_age_max: Duration::ZERO,
         ..settings.gateway
     };
     if gateway.policy.is_empty() {

@@ -73,6 +73,10 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::aging(None)
+    }
+
+    fn aging(age_max: Option<Duration>) -> Self {
         let process = Process::for_tests();
         let (limits, bus) = (Limits::default(), Arc::new(Patient::default()));
         let rule = PolicyRule {
@@ -102,6 +106,7 @@ impl Scene {
             credit,
             live,
             drain_deadline: Duration::from_secs(6),
+            age_max,
             abort: CancellationToken::new(),
             cut_off: cut_off.clone(),
             state: State::new(Instant::now()),
@@ -112,11 +117,14 @@ impl Scene {
     }
 
     async fn greeted() -> Self {
-        let mut scene = Self::new();
+        Self::new().greet().await
+    }
+
+    async fn greet(mut self) -> Self {
         let hello = v1::Hello { protocol_version: 1, ..Default::default() };
-        scene.frames.send(Ok(ClientFrame::Hello(hello))).await.unwrap();
-        scene.answers.recv().await.unwrap().unwrap();
-        scene
+        self.frames.send(Ok(ClientFrame::Hello(hello))).await.unwrap();
+        self.answers.recv().await.unwrap().unwrap();
+        self
     }
 
     async fn batch(&mut self) {
@@ -199,6 +207,31 @@ async fn a_drained_session_ends_soon_when_nothing_is_in_flight_and_at_the_deadli
     assert_eq!(scene.status().await.code(), Code::Unavailable);
     assert_eq!(begun.elapsed().as_secs(), 6);
     assert_eq!(scene.registry.unanswered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_age_is_asked_to_move_and_its_batches_are_answered() {
+    let begun = Instant::now();
+    let mut scene = Scene::aging(Some(Duration::from_secs(60))).greet().await;
+    let frame = scene.answers.recv().await.unwrap().unwrap().frame.unwrap();
+    let v1::server_frame::Frame::Drain(drain) = frame else { panic!("expected Drain, got {frame:?}") };
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert!(drain.avoid_millis > 0 && drain.deadline_millis > 0, "{drain:?}");
+    // It goes on while the client looks for another gateway, and ends when that has moved.
+    scene.batch().await;
+    scene.bus.release();
+    let frame = scene.answers.recv().await.unwrap().unwrap().frame.unwrap();
+    assert!(matches!(frame, v1::server_frame::Frame::Ack(_)), "{frame:?}");
+    assert_eq!(scene.status().await.code(), Code::Ok);
+    assert!(begun.elapsed().as_secs() < 62, "it is asked once: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_move_is_ended_with_words_of_its_own() {
+    let mut scene = Scene::aging(Some(Duration::from_secs(60))).greet().await;
+    scene.batch().await;
+    let status = scene.status().await;
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, AGED));
 }
 
 #[tokio::test(start_paused = true)]
