@@ -50,6 +50,7 @@ on_both! {
     a_read_only_index_is_waited_for,
     an_index_that_the_role_may_not_write_holds_its_lane_alone_and_heals,
     a_closed_index_holds_and_heals,
+    an_index_without_a_primary_makes_no_other_wait,
     wrong_credentials_hold_and_are_said,
     a_server_of_another_authority_is_not_spoken_to,
     the_check_says_what_is_there,
@@ -211,6 +212,42 @@ async fn a_closed_index_holds_and_heals(server: &'static SearchServer) {
     assert!(matches!(&outcome, Outcome::Held { reason } if reason.contains("index_closed_exception")), "{outcome:?}");
     subject.request("POST", &format!("/{}/_open", subject.index.name), Value::Null);
     until(|outcome| *outcome == Outcome::Exists, || one(&subject)).await;
+}
+
+async fn an_index_without_a_primary_makes_no_other_wait(server: &'static SearchServer) {
+    let mut options = options(server, &server.admin());
+    options.request_timeout = Duration::from_secs(9);
+    let subject = Subject::with(server, &options);
+    let nowhere = json!({ "settings": { "index.routing.allocation.require._name": "nobody" } });
+    let path = format!("/{}?wait_for_active_shards=0&timeout=1s", subject.index.name);
+    subject.request("PUT", &path, nowhere);
+    let stuck = one(&subject).await;
+    assert!(matches!(&stuck, Outcome::Retry { reason, .. } if reason.contains("503")), "{stuck:?}");
+    let other = format!("{}x", subject.index.name);
+    let stuck = async {
+        loop {
+            let outcomes = futures_util::future::join_all((0..8).map(|_| one(&subject))).await;
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { .. })), "{outcomes:?}");
+        }
+    };
+    let flowing = async {
+        let begun = std::time::Instant::now();
+        for offset in 0..50 {
+            let mut document = contract::document(2, offset, "flows");
+            document.index = other.as_str().into();
+            let outcomes = subject.index.inner.bulk(vec![document], logmesh_processor::index::Mode::Create).await;
+            assert_eq!(outcomes, [Outcome::Created]);
+        }
+        begun.elapsed()
+    };
+    let took = tokio::select! {
+        took = flowing => took,
+        () = stuck => unreachable!("it has no end"),
+    };
+    // Had each of the 50 waited for the other index, that would be 150 s.
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    subject.settings(json!({ "index.routing.allocation.require._name": null }));
+    until(|outcome| *outcome == Outcome::Created, || one(&subject)).await;
 }
 
 async fn wrong_credentials_hold_and_are_said(server: &'static SearchServer) {

@@ -145,6 +145,21 @@ async fn what_is_neither_server_gets_nothing_and_is_said() {
 }
 
 #[tokio::test]
+async fn readiness_heals_without_a_document_to_write() {
+    let server = Scripted::start().await;
+    let (index, health) = open(&server, |_| {});
+    server.script(|_| scripted::Plan::CutBefore);
+    assert!(matches!(one(&index).await, Outcome::Retry { .. }));
+    assert!(!health.readiness().ready);
+    server.script(|_| scripted::Plan::Serve);
+    let mut trouble = index.trouble();
+    let healed = tokio::time::timeout(Duration::from_secs(25), trouble.wait_for(Option::is_none));
+    healed.await.expect("within five times the 5 s").expect("the index lives");
+    assert!(health.readiness().ready);
+    assert_eq!(server.oracle().held(), 0);
+}
+
+#[tokio::test]
 async fn data_streams_come_with_their_template_and_their_name() {
     let server = Scripted::start().await;
     let (index, _) = open(&server, |options| options.data_streams = true);
@@ -153,9 +168,14 @@ async fn data_streams_come_with_their_template_and_their_name() {
     let (path, body) = puts.last().unwrap();
     assert_eq!(path, "/_index_template/logmesh-streams");
     assert_eq!((&body["data_stream"], &body["index_patterns"]), (&json!({}), &json!(["logs-logmesh-*"])));
-    let oracle = server.oracle();
-    let names: Vec<&str> = oracle.documents.keys().map(|(index, _)| index.as_str()).collect();
-    assert_eq!(names, ["logs-logmesh-default"]);
+    {
+        let oracle = server.oracle();
+        let names: Vec<&str> = oracle.documents.keys().map(|(index, _)| index.as_str()).collect();
+        assert_eq!(names, ["logs-logmesh-default"]);
+    }
+    // What is there cannot be replaced, and a replay must not wait for that for ever.
+    let replayed = index.bulk(vec![contract::document(1, 0, "one")], Mode::Index).await;
+    assert_eq!(replayed, [Outcome::Exists]);
 }
 
 #[tokio::test]

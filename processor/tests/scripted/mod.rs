@@ -56,6 +56,8 @@ pub(crate) enum Plan {
     Stall,
     /// What a well server does, after this time.
     Slowly(Duration),
+    /// As `Items`, after this time.
+    LateItems(Duration, Box<Refuse>),
     /// Decided by the indexes that the request names.
     ByIndex(Box<Decide>),
 }
@@ -312,6 +314,10 @@ async fn bulk_request(stream: &mut BufReader<TcpStream>, inner: &Inner, head: &H
             let mut byte = [0];
             stream.read_exact(&mut byte).await.ok();
             false
+        }
+        Plan::LateItems(time, refuse) => {
+            tokio::time::sleep(time).await;
+            tell(stream, inner, &entries, Some(&*refuse)).await
         }
         Plan::Whole(status, more, body) => answer(stream, status, &more, &body).await,
         Plan::Odd(body) => {

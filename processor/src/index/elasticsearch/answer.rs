@@ -17,6 +17,9 @@ const CAUSES_MAX: usize = 32;
 const NOT_THE_DOCUMENTS_FAULT: [&str; 3] =
     ["validation_exception", "index_closed_exception", "invalid_index_name_exception"];
 
+/// What a block on an index is called.
+const BLOCKED: &str = "cluster_block_exception";
+
 /// What the server said went wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cause {
@@ -47,20 +50,31 @@ struct Done<'a> {
     error: Option<LazyValue<'a>>,
 }
 
-/// Outcomes of the documents, each written with its mode, in order. `None` if this is no answer to these documents.
-pub(super) fn outcomes<'d>(body: &[u8], sent: impl ExactSizeIterator<Item = (Mode, &'d str)>) -> Option<Vec<Outcome>> {
+/// A bulk's answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answered {
+    /// One for each document, in order.
+    pub(super) outcomes: Vec<Outcome>,
+    /// The server has more work than it can do. (A block on one index, which also answers 429, says nothing of the kind.)
+    pub(super) pressed: bool,
+}
+
+/// Reads the answer to documents, each written with its mode to an index. `None` if this is no answer to them.
+pub(super) fn read<'d>(body: &[u8], sent: impl ExactSizeIterator<Item = (Mode, &'d str)>) -> Option<Answered> {
     let answer: Answer<'_> = sonic_rs::from_slice(body).ok()?;
     if answer.items.len() != sent.len() {
         return None;
     }
+    let mut pressed = false;
     let one = |(item, (mode, index)): (&Item<'_>, (Mode, &str))| {
         let (Item::Create(done) | Item::Index(done)) = item;
-        outcome(done, mode, index)
+        outcome(done, mode, index, &mut pressed)
     };
-    Some(answer.items.iter().zip(sent).map(one).collect())
+    let outcomes = answer.items.iter().zip(sent).map(one).collect();
+    Some(Answered { outcomes, pressed })
 }
 
-fn outcome(done: &Done<'_>, mode: Mode, index: &str) -> Outcome {
+fn outcome(done: &Done<'_>, mode: Mode, index: &str, pressed: &mut bool) -> Outcome {
     let Done { status, error } = done;
     if (200..300).contains(status) {
         return Outcome::Created;
@@ -69,6 +83,7 @@ fn outcome(done: &Done<'_>, mode: Mode, index: &str) -> Outcome {
         return Outcome::Exists;
     }
     let cause = error.as_ref().map(|error| cause(error.as_raw_str().as_bytes())).unwrap_or_default();
+    *pressed |= *status == 429 && cause.kind != BLOCKED;
     refused(*status, &cause, Some(index))
 }
 
@@ -157,7 +172,7 @@ mod tests {
     const INDEX: &str = "logmesh-default-2026.11.23";
 
     fn read(body: &str, modes: &[Mode]) -> Option<Vec<Outcome>> {
-        outcomes(body.as_bytes(), modes.iter().map(|mode| (*mode, INDEX)))
+        super::read(body.as_bytes(), modes.iter().map(|mode| (*mode, INDEX))).map(|answered| answered.outcomes)
     }
 
     fn item(status: u16, error: &str) -> Outcome {
@@ -208,6 +223,19 @@ mod tests {
             "caused_by":{"type":"x","reason":"y","caused_by":{"type":"illegal_argument_exception","reason":"For input string: \"b\""}}}"#;
         let expected = "illegal_argument_exception: For input string: \"b\" (in document_parsing_exception: [1:9] failed to parse field [a] of type [long])";
         assert_eq!(item(400, error), Outcome::Rejected { reason: expected.into() });
+    }
+
+    #[test]
+    fn only_too_much_work_counts_as_pressure() {
+        let pressed = |status: u16, kind: &str| {
+            let body = format!(r#"{{"items":[{{"create":{{"status":{status},"error":{{"type":"{kind}"}}}}}}]}}"#);
+            super::read(body.as_bytes(), [(Mode::Create, INDEX)].into_iter()).expect("an answer").pressed
+        };
+        assert!(pressed(429, "es_rejected_execution_exception"));
+        assert!(pressed(429, "circuit_breaking_exception"));
+        assert!(!pressed(429, "cluster_block_exception"), "one index is read-only");
+        assert!(!pressed(503, "unavailable_shards_exception"), "one index has no primary");
+        assert!(!pressed(409, "version_conflict_engine_exception"));
     }
 
     #[test]

@@ -55,6 +55,14 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// How documents are written there, whatever was asked for.
+    pub(super) fn mode(self, mode: Mode) -> Mode {
+        match self {
+            Self::Daily => mode,
+            Self::DataStream => Mode::Create,
+        }
+    }
+
     /// The name as Elasticsearch knows it.
     pub(super) fn name(self, index: &str) -> String {
         match self {
@@ -93,9 +101,9 @@ impl Writer {
     }
 
     fn begin(&mut self, index: &Arc<str>, mode: Mode) {
-        let operation = match (mode, self.target) {
-            (Mode::Create, _) | (Mode::Index, Target::DataStream) => "create",
-            (Mode::Index, Target::Daily) => "index",
+        let operation = match self.target.mode(mode) {
+            Mode::Create => "create",
+            Mode::Index => "index",
         };
         let name = serde_json::Value::from(self.target.name(index));
         self.action = format!("{{\"{operation}\":{{\"_index\":{name},\"_id\":\"").into_bytes();

@@ -13,7 +13,10 @@
 //!   request`, their default): durable. From then on a real-time get of its id finds it; a search, after the index's next
 //!   refresh (1 s by default).
 //! - A daily index is named by the document, never by the clock, so that a replay meets its conflict. A data stream rolls
-//!   over: there a replay that crosses a rollover writes a second copy. Who asks for `data_streams` takes that window.
+//!   over: there a replay that crosses a rollover writes a second copy, and a document cannot be replaced, so that a dead
+//!   letter's replay finds its reduced document [there already](Outcome::Exists). Who asks for `data_streams` takes that.
+//! - A conflict is answered from the primary shard's memory: in the moment between a write and its sync, a power cut on
+//!   every copy at once could still take the document that a repeat of it was told of.
 
 mod answer;
 mod body;
@@ -31,11 +34,13 @@ mod setup;
 mod state;
 mod templates;
 mod transport;
+mod waiting;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use logmesh_runtime::health::Condition;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -90,7 +95,13 @@ impl Elasticsearch {
             slow: sender::slow(options.request_timeout),
         });
         let closing = CancellationToken::new();
-        let form = Form { gzip: options.gzip, target, bytes: options.bulk_bytes_max, fit: false };
+        let form = Form {
+            gzip: options.gzip,
+            target,
+            bytes: options.bulk_bytes_max,
+            fit: false,
+            shard_timeout: options.request_timeout / 3,
+        };
         let driver = tokio::spawn(Sender::new(Arc::clone(&shared), form, pieces, pace, closing.clone()).run());
         Ok(Self { shared, queue, closing, driver: Mutex::new(Some(driver)), bytes_max: options.bulk_bytes_max })
     }
@@ -98,6 +109,29 @@ impl Elasticsearch {
     /// What was sent and what became of it, since the start.
     pub fn counts(&self) -> Counts {
         self.shared.counters.counts()
+    }
+
+    /// Shows the counts in a meter, as long as this index lives.
+    pub fn observe(&self, meter: &Meter) {
+        let observe = |name: &'static str, what: &'static str, read: fn(&Counts) -> u64| {
+            let shared = Arc::downgrade(&self.shared);
+            let callback = move |observer: &dyn AsyncInstrument<u64>| {
+                if let Some(shared) = shared.upgrade() {
+                    observer.observe(read(&shared.counters.counts()), &[]);
+                }
+            };
+            meter.u64_observable_counter(name).with_description(what).with_callback(callback).build();
+        };
+        observe("logmesh_index_requests", "Bulk requests sent", |counts| counts.requests);
+        observe("logmesh_index_documents_sent", "Documents in bulk requests, repeats counted", |counts| {
+            counts.documents_sent
+        });
+        observe("logmesh_index_bytes", "Bytes of bulk requests before packing", |counts| counts.bytes);
+        observe("logmesh_index_bytes_sent", "Bytes of bulk requests on the wire", |counts| counts.bytes_sent);
+        observe("logmesh_index_requests_halved", "Bulk requests halved for their size", |counts| counts.halved);
+        observe("logmesh_index_documents_held", "Documents answered that a person must cure something", |counts| {
+            counts.held
+        });
     }
 
     /// What is wrong with the servers as a whole, in plain words; `None` while nothing is.

@@ -58,8 +58,7 @@ impl Nodes {
     }
 
     /// Nodes that are set aside.
-    #[cfg(test)]
-    fn aside(&self, now: Instant) -> usize {
+    pub(super) fn aside(&self, now: Instant) -> usize {
         self.nodes.iter().filter(|node| node.aside_until.is_some_and(|until| until > now)).count()
     }
 }

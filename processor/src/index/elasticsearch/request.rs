@@ -11,15 +11,20 @@ use elasticsearch::http::Method;
 
 use super::{
     super::Outcome,
-    answer::{self, Cause},
+    answer::{self, Answered, Cause},
     body::{self, Entry, Target, Writer},
     counters::Counters,
     pace::Course,
+    state::Health,
     transport::{Cluster, Failure, Reply, Request},
 };
 
-/// Of the answer only what decides comes over the wire.
-const PATH: &str = "/_bulk?filter_path=errors,items.*.status,items.*.error";
+/// Of the answer only what decides comes over the wire. A shard without a primary is waited for by the server, for less
+/// time than a request may take: else one index would make its node look dead.
+fn path(form: Form) -> String {
+    let seconds = form.shard_timeout.as_secs().max(1);
+    format!("/_bulk?filter_path=errors,items.*.status,items.*.error&timeout={seconds}s")
+}
 
 /// A single document at least this large, whose connection the server cut in mid-send, may be too large for it.
 const SUSPECT_BYTES: usize = 64 << 10;
@@ -36,6 +41,8 @@ pub(super) struct Form {
     pub(super) bytes: usize,
     /// Long strings in free-form objects are cut.
     pub(super) fit: bool,
+    /// How long the servers wait for a shard.
+    pub(super) shard_timeout: Duration,
 }
 
 /// What a request came to.
@@ -46,8 +53,7 @@ pub(super) struct Report {
     pub(super) course: Course,
     /// Uncompressed bytes of the body that `course` speaks of.
     pub(super) bytes: usize,
-    /// What is wrong with the server as a whole, in plain words; `None` after an answer.
-    pub(super) trouble: Option<String>,
+    pub(super) health: Health,
 }
 
 impl Report {
@@ -74,12 +80,13 @@ enum Step {
     /// A whole refusal that may be one index's fault.
     Apart(Outcome),
     /// No document has an answer.
-    Failed(Outcome, Course, String),
+    Failed(Outcome, Course, Health),
 }
 
 /// Sends entries, and answers for each.
 pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>], counters: &Counters) -> Report {
-    let mut report = Report { outcomes: unanswered(entries.len()), course: Course::NotSent, bytes: 0, trouble: None };
+    let mut report =
+        Report { outcomes: unanswered(entries.len()), course: Course::NotSent, bytes: 0, health: Health::Well };
     // Ranges still to be sent, first on top.
     let mut todo = ranges(entries, form.bytes);
     while let Some((start, end)) = todo.pop() {
@@ -110,13 +117,13 @@ pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>
                     let words = words_of(&refusal);
                     report.outcomes[start..end].fill(refusal);
                     report.note(Course::Answered, bytes);
-                    report.trouble = Some(words);
+                    report.health = Health::Refusal(words);
                 }
             },
-            Step::Failed(outcome, course, words) => {
+            Step::Failed(outcome, course, health) => {
                 report.note(course, bytes);
                 report.outcomes[start..end].fill(outcome.clone());
-                report.trouble = Some(words);
+                report.health = health;
                 // The rest would meet the same server; its lanes come again.
                 for (start, end) in todo.drain(..) {
                     report.outcomes[start..end].fill(outcome.clone());
@@ -172,27 +179,27 @@ async fn send(cluster: &Cluster, form: Form, part: &[Entry<'_>], bytes: usize, c
         Ok(body) => body,
         Err(error) => {
             let words = format!("a bulk request could not be packed: {error}");
-            return Step::Failed(Outcome::Retry { reason: words.clone(), after: None }, Course::NotSent, words);
+            return Step::Failed(retry(&words), Course::NotSent, Health::Trouble(words));
         }
     };
     counters.sent(part.len(), bytes, body.len());
+    let path = path(form);
     let request = Request {
         method: Method::Post,
         body: Some(body),
         content_type: "application/x-ndjson",
         gzip: form.gzip,
-        ..Request::get(PATH)
+        ..Request::get(&path)
     };
     match cluster.send(request).await {
-        Ok(reply) => read(&reply, part),
+        Ok(reply) => read(&reply, form.target, part),
         Err(Failure::CutInSending(words)) => Step::CutInSending(words),
         Err(failure) => {
             let course = match failure {
                 Failure::Connect(_) => Course::NotSent,
                 Failure::Timeout(_) | Failure::Cut(_) | Failure::CutInSending(_) => Course::PushedBack,
             };
-            let words = failure.words().to_owned();
-            Step::Failed(Outcome::Retry { reason: words.clone(), after: None }, course, words)
+            Step::Failed(retry(failure.words()), course, no_answer(cluster, failure.words()))
         }
     }
 }
@@ -205,14 +212,13 @@ async fn pack(body: Bytes, gzip: bool) -> std::io::Result<Bytes> {
     tokio::task::spawn_blocking(move || body::gzip(&body)).await.map_err(std::io::Error::other)?
 }
 
-fn read(reply: &Reply, part: &[Entry<'_>]) -> Step {
+fn read(reply: &Reply, target: Target, part: &[Entry<'_>]) -> Step {
     match reply.status {
         200..300 => {
-            let sent = part.iter().map(|entry| (entry.mode, &*entry.document.index));
-            match answer::outcomes(&reply.body, sent) {
-                Some(outcomes) => {
-                    let course = course_of(&outcomes);
-                    Step::Done(outcomes, course)
+            let sent = part.iter().map(|entry| (target.mode(entry.mode), &*entry.document.index));
+            match answer::read(&reply.body, sent) {
+                Some(Answered { outcomes, pressed }) => {
+                    Step::Done(outcomes, if pressed { Course::PushedBack } else { Course::Answered })
                 }
                 None => odd(reply),
             }
@@ -225,19 +231,23 @@ fn read(reply: &Reply, part: &[Entry<'_>]) -> Step {
     }
 }
 
-/// A server that pushes back for part of the documents pushes back.
-fn course_of(outcomes: &[Outcome]) -> Course {
-    let pushed = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Retry { .. }));
-    if pushed { Course::PushedBack } else { Course::Answered }
-}
-
 fn failed(reply: &Reply, course: Course) -> Step {
     let mut outcome = answer::refused(reply.status, &answer::cause_of_whole(&reply.body), None);
     if let Outcome::Retry { after, .. } = &mut outcome {
         *after = reply.retry_after.map(|after| after.min(Duration::from_secs(60)));
     }
     let words = words_of(&outcome);
-    Step::Failed(outcome, course, words)
+    let health = if reply.status >= 500 { Health::Trouble(words) } else { Health::Refusal(words) };
+    Step::Failed(outcome, course, health)
+}
+
+fn retry(words: &str) -> Outcome {
+    Outcome::Retry { reason: words.to_owned(), after: None }
+}
+
+/// One node that does not answer is no trouble while there are others.
+fn no_answer(cluster: &Cluster, words: &str) -> Health {
+    if cluster.has_nodes_left() { Health::Silent } else { Health::Trouble(words.to_owned()) }
 }
 
 fn odd(reply: &Reply) -> Step {
@@ -246,7 +256,7 @@ fn odd(reply: &Reply) -> Step {
         reply.status,
         said(&reply.body),
     );
-    Step::Failed(Outcome::Retry { reason: words.clone(), after: None }, Course::PushedBack, words)
+    Step::Failed(retry(&words), Course::PushedBack, Health::Trouble(words))
 }
 
 fn said(body: &[u8]) -> String {
@@ -268,15 +278,14 @@ async fn resend_suspect(
     words: String,
     counters: &Counters,
 ) -> Step {
-    let retry =
-        |words: String| Step::Failed(Outcome::Retry { reason: words.clone(), after: None }, Course::PushedBack, words);
+    let later = || Step::Failed(retry(&words), Course::PushedBack, no_answer(cluster, &words));
     if bytes < SUSPECT_BYTES {
-        return retry(words);
+        return later();
     }
     for _ in 1..SUSPECT_TRIES {
         match cluster.send(Request::get("/").within(Duration::from_secs(5))).await {
             Ok(reply) if reply.status < 500 => {}
-            Ok(_) | Err(_) => return retry(words),
+            Ok(_) | Err(_) => return later(),
         }
         let step = send(cluster, form, part, bytes, counters).await;
         if !matches!(step, Step::CutInSending(_)) {

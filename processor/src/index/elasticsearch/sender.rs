@@ -7,7 +7,6 @@
 //! itself, and also when servers that were in trouble have nothing to do, so that readiness heals without traffic.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,8 +27,9 @@ use super::{
     request::{self, Form, Report},
     server::Product,
     setup::{self, SetUp, Standing},
-    state::State,
+    state::{Health, State},
     transport::Cluster,
+    waiting::Waiting,
 };
 use crate::document::Document;
 
@@ -75,6 +75,10 @@ struct Ended {
     busy: bool,
     begun: Instant,
     ended: Instant,
+    /// The index in trouble that it was for.
+    apart: Option<Arc<str>>,
+    /// Indices that the server answered for, and whether one refused documents by no fault of theirs.
+    indices: Vec<(Arc<str>, bool)>,
 }
 
 /// The driver.
@@ -85,10 +89,10 @@ pub(super) struct Sender {
     pace: Pace,
     /// From then on nothing is begun.
     closing: CancellationToken,
-    /// With their bytes, first come first.
-    waiting: VecDeque<(usize, Piece)>,
-    waiting_bytes: usize,
+    waiting: Waiting<Piece>,
     under_way: JoinSet<Ended>,
+    /// Of those under way, the ones that the pace speaks of.
+    together: usize,
 }
 
 impl Sender {
@@ -99,8 +103,8 @@ impl Sender {
         pace: Pace,
         closing: CancellationToken,
     ) -> Self {
-        let (waiting, under_way) = (VecDeque::new(), JoinSet::new());
-        Self { shared, form, queue, pace, closing, waiting, waiting_bytes: 0, under_way }
+        let (waiting, under_way) = (Waiting::default(), JoinSet::new());
+        Self { shared, form, queue, pace, closing, waiting, under_way, together: 0 }
     }
 
     /// Works until it is told to close, and what is under way is answered.
@@ -108,12 +112,12 @@ impl Sender {
         let closing = self.closing.clone();
         self.prepare().await;
         while !closing.is_cancelled() {
-            let room = self.waiting_bytes < self.pace.bytes();
-            let unwell = self.under_way.is_empty() && self.shared.state.is_troubled();
+            let room = self.waiting.bytes() < self.pace.bytes();
+            let unwell = self.under_way.is_empty() && self.shared.state.is_askable();
             tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
-                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => self.learn(ended.ok().as_ref()),
+                Some(ended) = self.under_way.join_next(), if !self.under_way.is_empty() => self.learn(ended.ok()),
                 piece = self.queue.recv(), if room => match piece {
                     Some(piece) => self.take(piece),
                     None => break,
@@ -139,12 +143,12 @@ impl Sender {
                         tell(&set_up);
                         let product = set_up.server.map(|server| server.product);
                         self.form.fit = product == Some(Product::OpenSearch);
-                        return shared.state.note(None);
+                        return shared.state.note(Health::Well);
                     }
                     Err(obstacle) => obstacle,
                 },
             };
-            shared.state.note(Some(obstacle.words().to_owned()));
+            shared.state.note(Health::Trouble(obstacle.words().to_owned()));
             let pause = tokio::time::sleep(backoff.next(rand::random()));
             tokio::pin!(pause);
             loop {
@@ -161,57 +165,64 @@ impl Sender {
         }
     }
 
-    fn learn(&mut self, ended: Option<&Ended>) {
-        // A request whose task panicked has said nothing; its callers try again.
-        if let Some(Ended { course, bytes, busy, begun, ended }) = ended {
-            self.pace.learn(*course, *bytes, *busy, *begun, *ended);
+    fn learn(&mut self, ended: Option<Ended>) {
+        // A request whose task panicked: its callers try again, and its slot is given back.
+        let Some(Ended { course, bytes, busy, begun, ended, apart, indices }) = ended else {
+            self.together = self.together.saturating_sub(1);
+            return;
+        };
+        match apart {
+            Some(index) => self.waiting.ended(&index),
+            None => {
+                self.together -= 1;
+                self.pace.learn(course, bytes, busy, begun, ended);
+            }
+        }
+        for (index, unwell) in indices {
+            if unwell {
+                self.waiting.unwell(&index);
+            } else if self.waiting.has_unwell() {
+                self.waiting.well(&index);
+            }
         }
     }
 
     fn take(&mut self, piece: Piece) {
-        let bytes = piece.bytes();
-        self.waiting_bytes += bytes;
-        self.waiting.push_back((bytes, piece));
-        // What came at the same moment leaves together.
-        while self.waiting_bytes < self.pace.bytes() {
-            let Ok(piece) = self.queue.try_recv() else { break };
-            let bytes = piece.bytes();
-            self.waiting_bytes += bytes;
-            self.waiting.push_back((bytes, piece));
+        let mut next = Some(piece);
+        while let Some(piece) = next {
+            let index = piece.documents.first().map(|document| Arc::clone(&document.index)).unwrap_or_default();
+            self.waiting.push(&index, piece.bytes(), piece);
+            // What came at the same moment leaves together.
+            let room = self.waiting.bytes() < self.pace.bytes();
+            next = if room { self.queue.try_recv().ok() } else { None };
         }
     }
 
     /// Starts requests while there is something to send and room to send it.
     fn launch(&mut self) {
-        while self.under_way.len() < self.pace.concurrency() {
-            let pieces = self.next_pieces();
+        while self.together < self.pace.concurrency() {
+            let pieces = self.waiting.next_together(self.pace.bytes());
             if pieces.is_empty() {
-                return;
+                break;
             }
-            let busy = self.under_way.len() + 1 >= self.pace.concurrency();
-            let form = Form { bytes: self.pace.bytes(), ..self.form };
-            self.under_way.spawn(send(Arc::clone(&self.shared), form, pieces, busy));
+            self.together += 1;
+            self.spawn(pieces, None);
+        }
+        while let Some((index, pieces)) = self.waiting.next_apart(self.pace.bytes()) {
+            self.spawn(pieces, Some(index));
         }
     }
 
-    /// At least one piece, if there is any, and then as many as fit.
-    fn next_pieces(&mut self) -> Vec<Piece> {
-        let (mut pieces, mut bytes) = (Vec::new(), 0);
-        while let Some((size, _)) = self.waiting.front() {
-            if !pieces.is_empty() && bytes + size > self.pace.bytes() {
-                break;
-            }
-            bytes += size;
-            self.waiting_bytes -= size;
-            pieces.extend(self.waiting.pop_front().map(|(_, piece)| piece));
-        }
-        pieces
+    fn spawn(&mut self, pieces: Vec<Piece>, apart: Option<Arc<str>>) {
+        let busy = self.together >= self.pace.concurrency();
+        let form = Form { bytes: self.pace.bytes(), ..self.form };
+        self.under_way.spawn(send(Arc::clone(&self.shared), form, pieces, busy, apart));
     }
 
     fn refuse_rest(&mut self) {
         self.queue.close();
         let queued = std::iter::from_fn(|| self.queue.try_recv().ok());
-        for piece in self.waiting.drain(..).map(|(_, piece)| piece).chain(queued) {
+        for piece in self.waiting.drain().chain(queued) {
             let outcomes = closed(piece.documents.len());
             piece.answer(outcomes);
         }
@@ -223,22 +234,38 @@ pub(super) fn closed(count: usize) -> Vec<Outcome> {
     vec![Outcome::Retry { reason: "the index is closed".to_owned(), after: None }; count]
 }
 
-async fn send(shared: Arc<Shared>, form: Form, pieces: Vec<Piece>, busy: bool) -> Ended {
+async fn send(shared: Arc<Shared>, form: Form, pieces: Vec<Piece>, busy: bool, apart: Option<Arc<str>>) -> Ended {
     let begun = Instant::now();
     let entries: Vec<Entry<'_>> = pieces
         .iter()
         .flat_map(|piece| piece.documents.iter().map(|document| Entry { document, mode: piece.mode }))
         .collect();
-    let Report { mut outcomes, course, bytes, trouble } =
+    let Report { mut outcomes, course, bytes, health } =
         request::exchange(&shared.cluster, form, &entries, &shared.counters).await;
+    let indices = if health == Health::Well { indices(&entries, &outcomes) } else { Vec::new() };
     drop(entries);
     shared.counters.answered(&outcomes);
-    shared.state.note(trouble);
+    shared.state.note(health);
     for piece in pieces {
         let rest = outcomes.split_off(piece.documents.len().min(outcomes.len()));
         piece.answer(std::mem::replace(&mut outcomes, rest));
     }
-    Ended { course, bytes, busy, begun, ended: Instant::now() }
+    Ended { course, bytes, busy, begun, ended: Instant::now(), apart, indices }
+}
+
+/// Each index that documents went to, and whether it refused any by no fault of theirs.
+fn indices(entries: &[Entry<'_>], outcomes: &[Outcome]) -> Vec<(Arc<str>, bool)> {
+    let mut indices: Vec<(Arc<str>, bool)> = Vec::new();
+    for (entry, outcome) in entries.iter().zip(outcomes) {
+        let unwell = matches!(outcome, Outcome::Retry { .. } | Outcome::Held { .. });
+        let index = &entry.document.index;
+        // Neighbours mostly share their index: the last one is looked at first.
+        match indices.iter_mut().rev().find(|(known, _)| Arc::ptr_eq(known, index) || known == index) {
+            Some((_, any)) => *any |= unwell,
+            None => indices.push((Arc::clone(index), unwell)),
+        }
+    }
+    indices
 }
 
 /// Says in the log what was found and done, once.

@@ -161,19 +161,28 @@ impl Cluster {
     }
 
     /// Sends a request to the node whose turn it is. A node that does not answer, or answers that it cannot serve, is set
-    /// aside.
+    /// aside; if nothing had been sent yet, the next one gets the request at once.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Reply, Failure> {
-        let node = self.with_nodes(|nodes| nodes.pick(Instant::now()));
-        let result = self.send_to(node, request).await;
-        let unwell = match &result {
-            Ok(reply) => matches!(reply.status, 502..=504),
-            Err(_) => true,
-        };
-        self.with_nodes(|nodes| match unwell {
-            true => nodes.failed(node, Instant::now(), rand::random()),
-            false => nodes.answered(node),
-        });
-        result
+        loop {
+            let node = self.with_nodes(|nodes| nodes.pick(Instant::now()));
+            let result = self.send_to(node, request.clone()).await;
+            let unwell = match &result {
+                Ok(reply) => matches!(reply.status, 502..=504),
+                Err(_) => true,
+            };
+            self.with_nodes(|nodes| match unwell {
+                true => nodes.failed(node, Instant::now(), rand::random()),
+                false => nodes.answered(node),
+            });
+            if !(matches!(result, Err(Failure::Connect(_))) && self.has_nodes_left()) {
+                return result;
+            }
+        }
+    }
+
+    /// Whether any node is not set aside.
+    pub(super) fn has_nodes_left(&self) -> bool {
+        self.with_nodes(|nodes| nodes.aside(Instant::now())) < self.transports.len()
     }
 
     /// Sends a request to one node.
