@@ -222,10 +222,10 @@ async fn settle(shared: &Shared, batch: Batch) {
         for (document, reason) in verdict.rejected {
             // A reduced document that is refused too ends here: its letter has all of it.
             if !reduced.insert(document.id) {
-                tracing::warn!(id = %document.id, index = %document.index, %reason, "not even a reduced document was taken");
+                let what = "not even a reduced document was taken";
+                shared.dead_letters.say(what, &batch.origin, &document, &reason);
                 continue;
             }
-            tracing::warn!(id = %document.id, index = %document.index, %reason, "kept a refused record as a dead letter");
             let records = opened.get_or_insert_with(|| open_again(&batch.encoded));
             let refused = Refused {
                 envelope: &batch.envelope,

@@ -61,12 +61,8 @@ async fn handle(
             }
         }
         Event::Revoking { partitions, .. } => partitions.iter().for_each(|partition| consumer.release(partition)),
-        // Somebody else deals with letters too: what is finished is said by marks, and the next one commits it.
-        Event::Lost(partitions) => {
-            for partition in partitions {
-                targets.remove(&partition);
-            }
-        }
+        // Somebody else deals with letters too: it leaves the group soon, and the partition comes back.
+        Event::Lost(_) => {}
         Event::Gap { partition, from, to } => {
             tracing::error!(%partition, from, to, "the bus removed dead letters before anybody dealt with them");
         }

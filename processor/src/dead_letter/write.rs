@@ -1,13 +1,14 @@
 //! Keeping letters.
 
 use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use logmesh_bus::{AppendError, Bus, Record};
 use logmesh_proto::{Envelope, Header, Marks, RecordId, RecordRef};
+use logmesh_runtime::telemetry::Throttle;
 
 use super::{TOPIC, names, original_bytes};
 use crate::{document::Document, parse::Format};
@@ -44,12 +45,16 @@ pub struct Refused<'a> {
 #[derive(Clone)]
 pub struct DeadLetters {
     bus: Arc<dyn Bus>,
+    said: Arc<Mutex<Throttle>>,
 }
+
+/// How often one topic's refused records are told in the log; each of them has its letter.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 impl DeadLetters {
     /// Writes to `bus`, which must keep letters until an operator has dealt with them.
     pub fn new(bus: Arc<dyn Bus>) -> Self {
-        Self { bus }
+        Self { bus, said: Arc::new(Mutex::new(Throttle::new(SAY_EVERY))) }
     }
 
     /// Keeps one record that an index refused. Resolves once the letter is durable.
@@ -73,7 +78,19 @@ impl DeadLetters {
             None => original_bytes(&document.body).unwrap_or_else(|| document.body.clone()),
         };
         let record = Record { key: Bytes::copy_from_slice(document.id.as_bytes()), headers, value };
-        self.append(&envelope.tenant, record).await
+        self.append(&envelope.tenant, record).await?;
+        self.say("kept a refused record as a dead letter", origin, document, reason);
+        Ok(())
+    }
+
+    /// Tells of a refused record, with its id, its origin and the cause alone; one for each topic now and then.
+    pub(crate) fn say(&self, what: &'static str, origin: &Origin, document: &Document, reason: &str) {
+        let key = format!("{what} {}", origin.topic);
+        let admitted = self.said.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, Instant::now());
+        if let Some(held_back) = admitted {
+            let (topic, partition, offset) = (&*origin.topic, origin.partition, origin.offset);
+            tracing::warn!(id = %document.id, index = %document.index, topic, partition, offset, reason, held_back, "{what}");
+        }
     }
 
     /// Keeps a whole bus record that cannot be read as a batch. Resolves once the letter is durable.
