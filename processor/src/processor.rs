@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use logmesh_bus::{Bus, BusError, Consumer, Delivered, Event, PartitionLag, TopicPartition};
+use logmesh_bus::{Bus, BusError, Condition as BusCondition, Consumer, Delivered, Event, PartitionLag, TopicPartition};
 use logmesh_runtime::{Context, backoff::Backoff, config::Live, health::Condition};
 use serde_json::json;
 use tokio::{
@@ -28,6 +28,9 @@ use crate::{
 
 /// Deliveries that may wait in a lane before its partition is paused.
 const DELIVERIES_MAX: usize = 2;
+
+/// How often commits that did not pass are tried again.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often lag is asked for.
 const LAG_INTERVAL: Duration = Duration::from_secs(2);
@@ -103,44 +106,29 @@ impl Processor {
     /// # Errors
     /// The bus refuses the subscription, or has failed for good.
     pub async fn run(self) -> Result<(), BusError> {
-        let reading = self.context.health.condition("processor.bus");
-        let consumer = self.bus.subscribe(self.shared.config.load().subscription()).await?;
-        reading.clear();
-        let retention = self.context.health.condition("processor.bus_retention");
-        retention.clear();
         let (finished_sender, mut finished) = mpsc::channel(1024);
-        let mut work = Work {
-            consumer,
-            held: HashMap::new(),
-            lanes: JoinSet::new(),
-            commits: FuturesUnordered::new(),
-            finished_sender,
-            share: watch::channel(self.shared.config.load().memory_bytes).0,
-            epoch: 0,
-            reading,
-            retention,
-            lost: 0,
-            shared: Arc::clone(&self.shared),
-        };
-        let lag = self.register_status();
-        let mut tick = tokio::time::interval(LAG_INTERVAL);
+        let mut work = self.begin(finished_sender).await?;
+        // Beside the work, since brokers may take long to answer; it ends with it.
+        let mut measuring = JoinSet::new();
+        measuring.spawn(measure_lag(Arc::clone(&self.bus), Arc::clone(&self.shared), self.register_status()));
+        let mut tick = tokio::time::interval(COMMIT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut read_again = Instant::now();
+        let mut condition = self.bus.condition();
+        work.bus_is(&condition.borrow_and_update());
         loop {
             tokio::select! {
                 biased;
                 () = self.context.shutdown.requested() => break,
+                () = changed(&mut condition) => work.bus_is(&condition.borrow_and_update()),
                 Some(report) = finished.recv() => work.finish(&report),
                 Some(committed) = work.commits.next(), if !work.commits.is_empty() => work.committed(committed)?,
-                _ = tick.tick() => {
-                    work.commit_all();
-                    self.measure_lag(&lag).await;
-                }
+                _ = tick.tick() => work.commit_all(),
                 event = next(&mut *work.consumer, read_again) => match event {
                     Ok(event) => {
                         backoff.reset();
-                        work.reading.clear();
+                        work.bus_is(&condition.borrow());
                         work.handle(event);
                     }
                     Err(error) if error.is_retryable() => {
@@ -153,6 +141,28 @@ impl Processor {
             }
         }
         work.drain(&mut finished).await
+    }
+
+    /// Joins the group.
+    async fn begin(&self, finished_sender: mpsc::Sender<Finished>) -> Result<Work, BusError> {
+        let reading = self.context.health.condition("processor.bus");
+        let retention = self.context.health.condition("processor.bus_retention");
+        let config = self.shared.config.load();
+        let consumer = self.bus.subscribe(config.subscription()).await?;
+        retention.clear();
+        Ok(Work {
+            consumer,
+            held: HashMap::new(),
+            lanes: JoinSet::new(),
+            commits: FuturesUnordered::new(),
+            finished_sender,
+            share: watch::channel(config.memory_bytes).0,
+            epoch: 0,
+            reading,
+            retention,
+            lost: 0,
+            shared: Arc::clone(&self.shared),
+        })
     }
 
     /// Offers `/status` and gives the cell in which lag is kept.
@@ -176,18 +186,33 @@ impl Processor {
         );
         cell
     }
+}
 
-    async fn measure_lag(&self, cell: &Mutex<Vec<PartitionLag>>) {
-        let Ok(lag) = self.bus.lag(&self.shared.config.load().group).await else { return };
+/// Asks again and again how far behind the group is, for metrics and `/status`.
+async fn measure_lag(bus: Arc<dyn Bus>, shared: Arc<Shared>, cell: Arc<Mutex<Vec<PartitionLag>>>) {
+    let mut tick = tokio::time::interval(LAG_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let group = shared.config.load().group.clone();
+        let Ok(lag) = bus.lag(&group).await else { continue };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let oldest = lag.iter().filter_map(|lag| lag.oldest_appended_unix_nano).min();
         let age = oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(Duration::from_nanos(oldest)));
-        self.shared.instruments.lag(lag.iter().map(PartitionLag::records).sum(), age);
+        shared.instruments.lag(lag.iter().map(PartitionLag::records).sum(), age);
         *cell.lock().unwrap_or_else(PoisonError::into_inner) = lag;
     }
 }
 
 impl Work {
+    /// Shows whether the bus can be read. A bus without room for more is the gateway's concern.
+    fn bus_is(&self, condition: &BusCondition) {
+        match condition {
+            BusCondition::Ok | BusCondition::Full { .. } => self.reading.clear(),
+            BusCondition::Degraded { reason } | BusCondition::Failed { reason } => self.reading.set(reason.as_str()),
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Assigned(assignments) => {
@@ -356,6 +381,13 @@ impl Work {
         }
         self.lanes.shutdown().await;
         Ok(())
+    }
+}
+
+/// Waits until the bus fares otherwise; a bus that says nothing any more never does. Cancel safe.
+async fn changed(condition: &mut watch::Receiver<BusCondition>) {
+    if condition.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

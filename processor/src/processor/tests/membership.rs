@@ -8,6 +8,7 @@ use super::*;
 struct Scripted {
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
     seen: watch::Sender<Seen>,
+    condition: watch::Sender<BusCondition>,
 }
 
 /// What the processor did.
@@ -27,7 +28,8 @@ struct Member {
 impl Scripted {
     fn new() -> (Arc<Self>, mpsc::UnboundedSender<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
-        (Arc::new(Self { events: Mutex::new(Some(events)), seen: watch::channel(Seen::default()).0 }), sender)
+        let (seen, condition) = (watch::channel(Seen::default()).0, watch::channel(BusCondition::Ok).0);
+        (Arc::new(Self { events: Mutex::new(Some(events)), seen, condition }), sender)
     }
 
     fn run(self: &Arc<Self>, index: &Arc<Told>) -> Running {
@@ -56,8 +58,9 @@ impl Bus for Scripted {
         Box::pin(async { Ok(member) })
     }
 
+    /// Never answers, as brokers may that are away.
     fn lag(&self, _group: &str) -> BoxFuture<'_, Result<Vec<PartitionLag>, BusError>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(std::future::pending())
     }
 
     fn ranges(&self, _topics: &[String]) -> BoxFuture<'_, Result<Vec<PartitionRange>, BusError>> {
@@ -71,6 +74,10 @@ impl Bus for Scripted {
         _bytes_max: usize,
     ) -> BoxFuture<'_, Result<Vec<Delivered>, BusError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn condition(&self) -> watch::Receiver<BusCondition> {
+        self.condition.subscribe()
     }
 
     fn close(&self, _grace: Duration) -> BoxFuture<'_, ()> {
@@ -206,6 +213,23 @@ async fn what_the_bus_removed_unread_holds_readiness_back_until_somebody_knows()
     let reason = readiness.reasons.iter().find(|reason| reason.condition == "processor.bus_retention");
     assert!(reason.is_some_and(|reason| reason.reason.contains("7 batches")), "{readiness:?}");
     assert!(running.context.health.acknowledge("processor.bus_retention"));
+    assert!(running.context.health.readiness().ready);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_bus_in_trouble_is_a_readiness_reason_until_it_is_not() {
+    let (bus, events) = Scripted::new();
+    let index = Told::new(|_, _| Outcome::Created);
+    let running = bus.run(&index);
+    bus.condition.send_replace(BusCondition::Degraded { reason: "no broker answers".into() });
+    send(&events, [assigned(&[0]), records(0, 0, "one")]);
+    bus.wait_for(|seen| seen.commits == [(partition(0), 1)]).await;
+    let readiness = running.context.health.readiness();
+    assert!(readiness.reasons.iter().any(|reason| reason.reason == "no broker answers"), "{readiness:?}");
+    bus.condition.send_replace(BusCondition::Ok);
+    send(&events, [records(0, 1, "two")]);
+    bus.wait_for(|seen| seen.commits.len() == 2).await;
     assert!(running.context.health.readiness().ready);
     running.stop().await;
 }
