@@ -12,6 +12,9 @@
 //! - Bytes of flowing partitions that wait here stop the fetching of all; a paused partition has a share of its own, so that
 //!   it stops no other.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -32,8 +35,8 @@ pub(super) struct Assignments {
     /// Bytes of flowing partitions that may wait here, and once more so many of paused ones.
     waiting_bytes_max: usize,
     held: BTreeMap<TopicPartition, Holding>,
-    /// Told as held, gone, and not yet told as lost.
-    lost: BTreeSet<TopicPartition>,
+    /// Told as held, gone, and not yet told as lost; and whether the caller was draining it.
+    lost: BTreeMap<TopicPartition, bool>,
     revocation: Option<Revocation>,
     commit: Option<CommitUnderWay>,
     /// Whose turn it was last.
@@ -95,7 +98,7 @@ impl Assignments {
         Self {
             waiting_bytes_max: (fetch_bytes / 4).max(1),
             held: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             revocation: None,
             commit: None,
             last: None,
@@ -185,7 +188,7 @@ impl Assignments {
             commit.orphans.extend(waiters.into_iter().map(|waiter| (partition.clone(), waiter)));
         }
         if holding.told && holding.revoking != Some(Revoking::Released) {
-            self.lost.insert(partition);
+            self.lost.insert(partition, holding.revoking == Some(Revoking::Told));
         }
     }
 
@@ -306,7 +309,7 @@ impl Assignments {
     }
 
     fn take_lost(&mut self) -> Option<Event> {
-        let lost: Vec<_> = std::mem::take(&mut self.lost).into_iter().collect();
+        let lost: Vec<_> = std::mem::take(&mut self.lost).into_keys().collect();
         (!lost.is_empty()).then_some(Event::Lost(lost))
     }
 
@@ -371,6 +374,10 @@ impl Assignments {
             && holding.revoking == Some(Revoking::Told)
         {
             holding.revoking = Some(Revoking::Released);
+        }
+        // Too late, and the caller is done with it all the same.
+        if self.lost.get(partition) == Some(&true) {
+            self.lost.remove(partition);
         }
     }
 }

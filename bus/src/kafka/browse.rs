@@ -128,7 +128,7 @@ impl Readers {
         let cluster = self.cluster();
         let asking = tokio::task::spawn_blocking(move || {
             let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            serve(&reader, cluster.tokens.is_some());
+            serve(&reader, cluster.needs_token());
             question(&cluster, &reader)
         });
         asking.await.unwrap_or_else(|error| Err(BusError::Unavailable { reason: format!("asking failed: {error}") }))

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Cluster, Watch};
 use super::conditions::Source;
 use super::inspection::{TopicFacts, inspect};
-use super::lag::Readers;
+use super::lag::{Reader, Readers};
 use super::options::KafkaOptions;
 use super::words::list;
 use crate::{AppendError, BusError, TopicPartition};
@@ -125,7 +126,7 @@ fn judge(cluster: &Cluster, topic: &str, found: Result<Option<TopicFacts>, Appen
                 None => Finding::new(what, verdict, says, cure),
             }
         }
-        Ok(None) if cluster.options.create_topics.is_some() && cluster.tokens.is_none() => {
+        Ok(None) if cluster.options.create_topics.is_some() && !cluster.needs_token() => {
             Finding::new(what, Verdict::Good, "does not exist yet, and is made when it is first written", None)
         }
         Ok(None) => {
@@ -138,12 +139,25 @@ fn judge(cluster: &Cluster, topic: &str, found: Result<Option<TopicFacts>, Appen
     }
 }
 
+/// A group's coordinator may have to be found first.
+fn commits(reader: &Reader, partition: &TopicPartition) -> KafkaResult<()> {
+    let deadline = Instant::now() + REACH_TIMEOUT;
+    loop {
+        let asked = reader.committed_offsets(list(std::slice::from_ref(partition)), ASK_TIMEOUT);
+        let denied =
+            |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
+        match asked {
+            Ok(_) => return Ok(()),
+            Err(error) if denied(&error) || Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
 async fn try_group(cluster: &Arc<Cluster>, group: &str, partition: TopicPartition) -> Finding {
     let what = format!("group {group}");
     let readers = Readers::new(Arc::clone(cluster));
-    let asked = readers
-        .ask(group.to_owned(), move |_, reader| Ok(reader.committed_offsets(list(&[partition]), ASK_TIMEOUT).map(drop)))
-        .await;
+    let asked = readers.ask(group.to_owned(), move |_, reader| Ok(commits(reader, &partition))).await;
     readers.close();
     match asked {
         Ok(Ok(())) => Finding::new(what, Verdict::Good, "its commits can be read", None),

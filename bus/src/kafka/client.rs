@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::conditions::{Conditions, Source};
-use super::options::{KafkaOptions, Sasl, Tls};
+use super::options::KafkaOptions;
+use super::security::Security;
 use super::token::Tokens;
 use crate::BusError;
 
@@ -36,24 +37,58 @@ static CLIENTS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct Cluster {
     pub(super) options: KafkaOptions,
     pub(super) conditions: Arc<Conditions>,
-    pub(super) tokens: Option<Arc<Tokens>>,
+    security: Mutex<Arc<Security>>,
     /// Told apart from other processes of the same client id.
     process: String,
 }
 
 impl Cluster {
     pub(super) fn new(options: KafkaOptions) -> Result<Self, BusError> {
-        if options.brokers.iter().all(|broker| broker.trim().is_empty()) {
-            return Err(BusError::Invalid {
-                reason: "no brokers: name at least one as host:port in `brokers`".to_owned(),
-            });
-        }
-        let tokens = match &options.sasl {
-            Some(Sasl::OAuthBearer(oauth)) => Some(Arc::new(Tokens::new(oauth.clone(), options.tls.as_ref())?)),
-            Some(Sasl::Plain(_) | Sasl::ScramSha256(_) | Sasl::ScramSha512(_)) | None => None,
-        };
+        let security = Mutex::new(Arc::new(Security::new(&options, 0)?));
         let process = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        Ok(Self { options, conditions: Arc::new(Conditions::new()), tokens, process })
+        Ok(Self { options, conditions: Arc::new(Conditions::new()), security, process })
+    }
+
+    /// The way to the brokers now.
+    pub(super) fn security(&self) -> Arc<Security> {
+        Arc::clone(&self.security.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another way, if it is one. Whether it is.
+    pub(super) fn reload(&self, options: &KafkaOptions) -> Result<bool, BusError> {
+        let mut security = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Security::new(options, security.number + 1)?;
+        Ok(security.differs(&new) && self.take(&mut security, new))
+    }
+
+    /// Looks whether certificates were renewed where they lie.
+    pub(super) fn renew(&self) {
+        let mut security = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(new) = security.renewed() {
+            self.take(&mut security, new);
+        }
+    }
+
+    /// A client is made on trial, so that files that do not fit together (yet) change nothing.
+    fn take(&self, security: &mut Arc<Security>, new: Security) -> bool {
+        let mut config = ClientConfig::new();
+        new.apply(&mut config);
+        match config.create::<BaseConsumer>() {
+            Ok(_) => {
+                tracing::info!(number = new.number, "taking another way to the brokers");
+                *security = Arc::new(new);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what was changed of the way to the brokers cannot work; keeping the old one");
+                false
+            }
+        }
+    }
+
+    /// Whether clients have to be given a token before they are answered.
+    pub(super) fn needs_token(&self) -> bool {
+        self.security().tokens.is_some()
     }
 
     /// The settings that all clients share; `role` says what it is for.
@@ -62,7 +97,6 @@ impl Cluster {
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
         let mut config = ClientConfig::new();
         config
-            .set("bootstrap.servers", options.brokers.join(","))
             .set("client.id", format!("{}-{role}-{}-{number}", options.client_id, self.process))
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
@@ -74,54 +108,22 @@ impl Cluster {
             .set("topic.metadata.refresh.interval.ms", millis(options.metadata_refresh))
             .set("metadata.max.age.ms", millis(options.metadata_refresh * 3))
             .set("log.connection.close", "false")
-            .set("security.protocol", protocol(options.tls.is_some(), options.sasl.is_some()))
             .set_log_level(RDKafkaLogLevel::Info);
-        if let Some(tls) = &options.tls {
-            set_tls(&mut config, tls);
-        }
-        if let Some(sasl) = &options.sasl {
-            config.set("sasl.mechanism", sasl.mechanism());
-            match sasl {
-                Sasl::Plain(user) | Sasl::ScramSha256(user) | Sasl::ScramSha512(user) => {
-                    config.set("sasl.username", &user.username).set("sasl.password", user.password.expose());
-                }
-                // The token comes through the context.
-                Sasl::OAuthBearer(_) => {}
-            }
-        }
+        self.security().apply(&mut config);
         config
     }
 
     /// The ear of one client.
     pub(super) fn watch(&self, role: &'static str) -> Watch {
+        let security = self.security();
         Watch {
             role,
-            brokers: self.options.brokers.join(", "),
+            brokers: security.brokers.join(", "),
             conditions: Arc::clone(&self.conditions),
-            tokens: self.tokens.clone(),
+            tokens: security.tokens.clone(),
             served: AtomicU64::new(0),
             heard: Mutex::default(),
         }
-    }
-}
-
-fn protocol(tls: bool, sasl: bool) -> &'static str {
-    match (tls, sasl) {
-        (false, false) => "plaintext",
-        (true, false) => "ssl",
-        (false, true) => "sasl_plaintext",
-        (true, true) => "sasl_ssl",
-    }
-}
-
-fn set_tls(config: &mut ClientConfig, tls: &Tls) {
-    // A vendored OpenSSL does not know where the system keeps its CAs.
-    let ca = tls.ca.as_ref().map_or_else(|| "probe".to_owned(), |path| path.to_string_lossy().into_owned());
-    config.set("ssl.ca.location", ca).set("ssl.endpoint.identification.algorithm", "https");
-    if let Some(identity) = &tls.identity {
-        config
-            .set("ssl.certificate.location", identity.cert.to_string_lossy())
-            .set("ssl.key.location", identity.key.to_string_lossy());
     }
 }
 
@@ -262,10 +264,5 @@ mod tests {
         let cluster = Cluster::new(KafkaOptions::new(["localhost:9092"])).expect("a cluster");
         let id = || cluster.config("member").get("client.id").map(str::to_owned);
         assert_ne!(id(), id());
-    }
-
-    #[test]
-    fn brokers_are_needed() {
-        assert!(matches!(Cluster::new(KafkaOptions::new([""; 0])), Err(BusError::Invalid { .. })));
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn with_admin<T: Send + 'static>(
 pub(super) async fn inspect(cluster: &Arc<Cluster>, topic: &str) -> Result<Option<TopicFacts>, AppendError> {
     let name = topic.to_owned();
     // An admin client cannot be given a token (rdkafka 0.39 does not poll its main queue): limits then stay unknown.
-    let asked = if cluster.tokens.is_some() {
+    let asked = if cluster.needs_token() {
         let cluster = Arc::clone(cluster);
         let asking = tokio::task::spawn_blocking(move || facts_of(&by_reader(&cluster, &name)?));
         asking.await.map_err(|error| AppendError::Unavailable { reason: error.to_string() })?
@@ -124,7 +124,7 @@ fn no_facts(cluster: &Cluster, topic: &str, error: &KafkaError) -> Result<Option
 /// Metadata through a client that is polled, and so gets its token.
 pub(super) fn by_reader(cluster: &Cluster, topic: &str) -> KafkaResult<Metadata> {
     let reader = BaseConsumer::<Watch>::from_config_and_context(&cluster.config("look"), cluster.watch("look"))?;
-    serve(&reader, cluster.tokens.is_some());
+    serve(&reader, cluster.needs_token());
     let metadata = reader.fetch_metadata(Some(topic), LOOK_TIMEOUT);
     // What went wrong is told by events.
     reader.poll(Duration::ZERO);
@@ -152,7 +152,7 @@ pub(super) fn reason_of(cluster: &Cluster, error: &KafkaError) -> String {
     reason = "librdkafka's codes are many and grow; what is not listed holds the lane"
 )]
 pub(super) async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopics) -> Result<(), AppendError> {
-    if cluster.tokens.is_some() {
+    if cluster.needs_token() {
         let reason = "it does not exist, and cannot be made with OAUTHBEARER: create it (kafka-topics --create)";
         return Err(unfit(topic, reason));
     }

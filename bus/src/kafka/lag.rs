@@ -25,7 +25,8 @@ pub(super) type Reader = BaseConsumer<Watch>;
 /// The clients that ask.
 pub(super) struct Readers {
     cluster: Arc<Cluster>,
-    clients: Mutex<HashMap<String, Arc<Mutex<Reader>>>>,
+    /// With the number of the way to the brokers that each was made with.
+    clients: Mutex<HashMap<String, (u64, Arc<Mutex<Reader>>)>>,
 }
 
 impl Readers {
@@ -57,7 +58,10 @@ impl Readers {
 
     pub(super) fn reader(&self, group: &str) -> Result<Arc<Mutex<Reader>>, BusError> {
         let mut clients = self.clients();
-        if let Some(reader) = clients.get(group) {
+        let number = self.cluster.security().number;
+        if let Some((made, reader)) = clients.get(group)
+            && *made == number
+        {
             return Ok(Arc::clone(reader));
         }
         let mut config = self.cluster.config("lag");
@@ -71,21 +75,23 @@ impl Readers {
             BusError::Invalid { reason: format!("a client for the group `{group}` cannot be made: {error}") }
         })?;
         let reader = Arc::new(Mutex::new(reader));
-        clients.insert(group.to_owned(), Arc::clone(&reader));
+        drop_aside(clients.insert(group.to_owned(), (number, Arc::clone(&reader))));
         Ok(reader)
     }
 
     /// Lets go of all clients; what that takes is taken by a thread nobody waits for.
     pub(super) fn close(&self) {
-        let clients = std::mem::take(&mut *self.clients());
-        if !clients.is_empty() {
-            let _ = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || drop(clients));
-        }
+        drop_aside(std::mem::take(&mut *self.clients()));
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<String, Arc<Mutex<Reader>>>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<String, (u64, Arc<Mutex<Reader>>)>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets go of clients, which may take a while.
+fn drop_aside(clients: impl Send + 'static) {
+    let _ = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || drop(clients));
 }
 
 /// Logs, errors and tokens of a client that is not polled for anything else.

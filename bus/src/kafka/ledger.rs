@@ -4,8 +4,8 @@
 //! it, so that a producer that failed for good can be replaced and everything open be sent again, in order. Bytes are
 //! shared with the caller, not copied.
 //!
-//! A report belongs to the producer that was handed the record. Of an earlier producer only success counts: its
-//! failures are the reason why the record was sent again.
+//! Success counts from whichever producer it comes. That a producer failed a record counts only once it is clear that it
+//! was not the producer itself that failed; who asks decides that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,17 +30,11 @@ pub(super) struct Entry<Hold> {
 pub(super) struct Ledger<Hold> {
     entries: BTreeMap<u64, Entry<Hold>>,
     next: u64,
-    /// Which producer is the current one.
-    generation: u64,
 }
 
 impl<Hold> Ledger<Hold> {
     pub(super) fn new() -> Self {
-        Self { entries: BTreeMap::new(), next: 0, generation: 0 }
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
+        Self { entries: BTreeMap::new(), next: 0 }
     }
 
     /// Takes a record in, behind all others.
@@ -51,7 +45,7 @@ impl<Hold> Ledger<Hold> {
         number
     }
 
-    /// Takes back a record that the producer did not take.
+    /// Takes back a record that is not to be tried again.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Entry<Hold>> {
         self.entries.remove(&number)
     }
@@ -59,17 +53,6 @@ impl<Hold> Ledger<Hold> {
     /// The brokers confirmed a record, through whichever producer.
     pub(super) fn confirmed(&mut self, number: u64) -> Option<Entry<Hold>> {
         self.entries.remove(&number)
-    }
-
-    /// A producer says that a record failed for good; `None` when it is not that one's to say.
-    pub(super) fn failed(&mut self, number: u64, generation: u64) -> Option<Entry<Hold>> {
-        if generation == self.generation { self.entries.remove(&number) } else { None }
-    }
-
-    /// The producer is being replaced: from now on its failures mean nothing.
-    pub(super) fn replace_producer(&mut self) -> u64 {
-        self.generation += 1;
-        self.generation
     }
 
     /// Everything open, in order: what a new producer is to be given.
@@ -117,20 +100,16 @@ mod tests {
             ledger.enter(entry(value, later));
         }
         assert!(ledger.confirmed(1).is_some());
-        ledger.replace_producer();
         assert_eq!(values(&ledger), [(0, "a".into()), (2, "c".into()), (3, "d".into())]);
     }
 
     #[test]
-    fn of_a_replaced_producer_success_counts_and_failure_does_not() {
+    fn a_record_is_answered_once() {
         let (mut ledger, later) = (Ledger::new(), Instant::now() + Duration::from_secs(9));
         let (one, other) = (ledger.enter(entry("a", later)), ledger.enter(entry("b", later)));
-        let old = ledger.generation();
-        let new = ledger.replace_producer();
-        assert!(ledger.failed(one, old).is_none(), "it was sent again");
         assert!(ledger.confirmed(one).is_some());
-        assert!(ledger.failed(one, new).is_none(), "it is answered already");
-        assert!(ledger.failed(other, new).is_some());
+        assert!(ledger.withdraw(one).is_none(), "an earlier producer's failure comes too late");
+        assert!(ledger.withdraw(other).is_some());
         assert_eq!(ledger.len(), 0);
     }
 

@@ -51,12 +51,15 @@ pub(super) struct Member {
 struct Clients {
     fetcher: Fetcher,
     membership: Membership,
+    /// Of the way to the brokers that they were made with.
+    number: u64,
 }
 
 impl Clients {
     fn new(cluster: &Cluster, subscription: &Subscription, shared: &Arc<Shared>) -> KafkaResult<Self> {
+        let number = cluster.security().number;
         let fetcher = Fetcher::new(cluster, subscription, shared)?;
-        Ok(Self { fetcher, membership: Membership::join(cluster, subscription, shared)? })
+        Ok(Self { number, fetcher, membership: Membership::join(cluster, subscription, shared)? })
     }
 }
 
@@ -85,6 +88,9 @@ impl Member {
     pub(super) fn run(mut self) {
         while !self.shared.state().leaving {
             let now = Instant::now();
+            if self.clients.as_ref().is_some_and(|clients| clients.number != self.cluster.security().number) {
+                self.begin_anew();
+            }
             let busy = self.hear();
             self.begin_partitions(now);
             self.finish_revocation(now);
@@ -190,6 +196,9 @@ impl Member {
     fn begin_anew(&mut self) {
         self.lose_all();
         self.clients = None;
+        // How a commit under way went was told to a client that is gone.
+        self.shared.state().assignments.committed(|_| Err(CommitFault::Again));
+        self.commit_again = None;
         match Clients::new(&self.cluster, &self.subscription, &self.shared) {
             Ok(clients) => self.clients = Some(clients),
             Err(error) => {

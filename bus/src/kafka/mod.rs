@@ -25,6 +25,7 @@ mod member;
 mod membership;
 mod options;
 mod producer;
+mod security;
 mod shared;
 mod token;
 mod topics;
@@ -65,7 +66,7 @@ pub struct KafkaBus {
 
 impl std::fmt::Debug for KafkaBus {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("KafkaBus").field("brokers", &self.cluster.options.brokers).finish_non_exhaustive()
+        formatter.debug_struct("KafkaBus").field("brokers", &self.cluster.security().brokers).finish_non_exhaustive()
     }
 }
 
@@ -101,6 +102,17 @@ impl KafkaBus {
     /// Bytes of records that wait for the brokers.
     pub fn queued_bytes(&self) -> usize {
         self.producer.queued_bytes()
+    }
+
+    /// Takes over brokers, credentials and TLS from `options` (all else stays as it was at the start), and looks whether
+    /// certificates were renewed where they lie, which is done every second anyway. Clients are then made anew: what is under way is
+    /// sent again, and consumers lose their partitions and join again. Whether anything has changed; what cannot work is
+    /// said in the log and changes nothing.
+    ///
+    /// # Errors
+    /// [`BusError::Invalid`] for settings that cannot be.
+    pub fn reload(&self, options: &KafkaOptions) -> Result<bool, BusError> {
+        self.cluster.reload(options)
     }
 
     async fn join(&self, subscription: Subscription) -> Result<Box<dyn Consumer>, BusError> {

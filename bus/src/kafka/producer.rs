@@ -31,7 +31,7 @@ use super::conditions::Source;
 use super::inspection::RECORD_BYTES_LEAST;
 use super::ledger::{Entry, Ledger};
 use super::topics::Topics;
-use crate::{AppendError, BusError, Delivery, Position, Record, Scope};
+use crate::{AppendError, BusError, Delivery, Position, Record};
 
 /// What a record costs in the queue beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
@@ -45,6 +45,9 @@ const POLL: Duration = Duration::from_millis(50);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one such question may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What records under way may take when the way to the brokers changes, before they go the new one.
+const FLUSH: Duration = Duration::from_secs(2);
 
 type Client = BaseProducer<Reports>;
 
@@ -82,7 +85,7 @@ impl Producer {
     pub(super) fn start(cluster: Arc<Cluster>) -> Result<Arc<Self>, BusError> {
         let topics = Arc::new(Topics::new(Arc::clone(&cluster)));
         let desk = Arc::new(Desk { inner: Mutex::new(Inner { ledger: Ledger::new(), client: None }) });
-        let client = make_client(&cluster, &topics, &desk, 0)
+        let client = make_client(&cluster, &desk)
             .map_err(|error| BusError::Invalid { reason: format!("a producer cannot be made: {error}") })?;
         desk.lock().client = Some(client);
         let producer = Arc::new(Self {
@@ -188,16 +191,26 @@ impl Producer {
     fn run(&self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut probed = std::time::Instant::now();
+        let mut number = self.cluster.security().number;
         loop {
             let client = self.desk.lock().client.clone();
             let Some(client) = client else {
                 if self.closing.load(Ordering::Acquire) {
                     return;
                 }
+                number = self.cluster.security().number;
                 self.rebuild(&mut backoff);
                 continue;
             };
+            if number != self.cluster.security().number {
+                // What is under way may well end well; the rest goes the new way.
+                self.desk.lock().client = None;
+                let _ = client.flush(FLUSH);
+                client.context().take_failures().iter().for_each(|(number, error)| self.failed(*number, error));
+                continue;
+            }
             client.poll(POLL);
+            let failures = client.context().take_failures();
             if let Some((code, reason)) = client.client().fatal_error() {
                 tracing::error!(
                     ?code,
@@ -207,22 +220,37 @@ impl Producer {
                 let words = format!("the producer failed ({code}: {reason}) and is being replaced");
                 self.cluster.conditions.set(Source::Producer, &words);
                 {
-                    let mut desk = self.desk.lock();
-                    desk.client = None;
-                    desk.ledger.replace_producer();
+                    self.desk.lock().client = None;
                 }
                 // Its reports for what it purges come here, and mean nothing any more.
                 drop(client);
                 continue;
             }
+            // Only now is it certain that they are the records' own and not the producer's end.
+            failures.iter().for_each(|(number, error)| self.failed(*number, error));
             self.probe(&client, &mut probed);
         }
     }
 
+    /// A record was refused for good by a producer that works.
+    fn failed(&self, number: u64, error: &KafkaError) {
+        let Some(entry) = self.desk.lock().ledger.withdraw(number) else { return };
+        let limit = self.topics.limit(&entry.topic);
+        let mut refusal = refused(&entry.topic, &entry.record, limit, error);
+        match &mut refusal {
+            // A report only says that the time is over; the trouble says why.
+            AppendError::Unavailable { reason } => *reason = self.words(reason),
+            AppendError::TooLarge { .. } | AppendError::UnknownTopic { .. } | AppendError::Denied { .. } => {
+                self.topics.forget(&entry.topic);
+            }
+            AppendError::Full { .. } | AppendError::Closed | AppendError::Fatal { .. } => {}
+        }
+        entry.answer.resolve(Err(refusal));
+    }
+
     fn rebuild(&self, backoff: &mut Backoff) {
         std::thread::sleep(backoff.next(rand::random()));
-        let generation = self.desk.lock().ledger.generation();
-        match make_client(&self.cluster, &self.topics, &self.desk, generation) {
+        match make_client(&self.cluster, &self.desk) {
             Ok(client) => {
                 let mut desk = self.desk.lock();
                 let open: Vec<_> = desk
@@ -242,7 +270,6 @@ impl Producer {
                     }
                     // What it took already it may deliver: that counts. All is tried again with another one.
                     Some(error) => {
-                        desk.ledger.replace_producer();
                         drop(desk);
                         tracing::warn!(%error, "the new producer does not take what is open");
                         drop(client);
@@ -288,12 +315,7 @@ impl Desk {
     }
 }
 
-fn make_client(
-    cluster: &Arc<Cluster>,
-    topics: &Arc<Topics>,
-    desk: &Arc<Desk>,
-    generation: u64,
-) -> Result<Arc<Client>, KafkaError> {
+fn make_client(cluster: &Cluster, desk: &Arc<Desk>) -> Result<Arc<Client>, KafkaError> {
     let options = &cluster.options;
     let timeout = options.message_timeout;
     let mut config: ClientConfig = cluster.config("producer");
@@ -316,13 +338,7 @@ fn make_client(
             "queue.buffering.max.kbytes",
             (options.queue_bytes.saturating_mul(2) / 1024).clamp(256 << 10, 2_147_483_647).to_string(),
         );
-    let context = Reports {
-        watch: cluster.watch("producer"),
-        desk: Arc::clone(desk),
-        topics: Arc::clone(topics),
-        generation,
-        cluster: Arc::clone(cluster),
-    };
+    let context = Reports { watch: cluster.watch("producer"), desk: Arc::clone(desk), failures: Mutex::default() };
     Client::from_config_and_context(&config, context).map(Arc::new)
 }
 
@@ -376,9 +392,14 @@ fn refused(topic: &str, record: &Record, limit: u64, error: &KafkaError) -> Appe
 struct Reports {
     watch: Watch,
     desk: Arc<Desk>,
-    topics: Arc<Topics>,
-    generation: u64,
-    cluster: Arc<Cluster>,
+    /// What failed, until it is clear whose fault it was.
+    failures: Mutex<Vec<(u64, KafkaError)>>,
+}
+
+impl Reports {
+    fn take_failures(&self) -> Vec<(u64, KafkaError)> {
+        std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl ClientContext for Reports {
@@ -405,48 +426,17 @@ impl ProducerContext for Reports {
         match report {
             Ok(message) => {
                 self.watch.alive();
-                let entry = self.desk.lock().ledger.confirmed(number);
-                let (Ok(partition), Ok(offset)) = (u32::try_from(message.partition()), u64::try_from(message.offset()))
-                else {
-                    // Acknowledged without a place: a duplicate whose first copy the brokers have.
-                    return self.answer(entry, |_| Ok(Position { partition: 0, offset: 0 }));
-                };
-                self.answer(entry, |_| Ok(Position { partition, offset }));
+                let Some(entry) = self.desk.lock().ledger.confirmed(number) else { return };
+                // Without a place: a duplicate whose first copy the brokers have.
+                let partition = u32::try_from(message.partition()).unwrap_or(0);
+                let offset = u64::try_from(message.offset()).unwrap_or(0);
+                // Outside the lock: whoever waits may be woken on this thread.
+                entry.answer.resolve(Ok(Position { partition, offset }));
             }
             Err((error, _)) => {
-                let code = error.rdkafka_error_code();
-                // The producer's end, not the record's: the next producer sends it.
-                if code == Some(RDKafkaErrorCode::Fatal) {
-                    return;
-                }
-                let entry = self.desk.lock().ledger.failed(number, self.generation);
-                self.answer(entry, |entry| Err(self.failure(entry, error)));
+                let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.push((number, error.clone()));
             }
-        }
-    }
-}
-
-impl Reports {
-    /// Answers outside the lock: whoever waits may be woken on this thread.
-    fn answer(&self, entry: Option<Entry<Permit>>, with: impl FnOnce(&Entry<Permit>) -> Result<Position, AppendError>) {
-        if let Some(entry) = entry {
-            let answer = with(&entry);
-            entry.answer.resolve(answer);
-        }
-    }
-
-    fn failure(&self, entry: &Entry<Permit>, error: &KafkaError) -> AppendError {
-        let limit = self.topics.limit(&entry.topic);
-        let refusal = refused(&entry.topic, &entry.record, limit, error);
-        if refusal.scope() != Scope::Bus {
-            self.topics.forget(&entry.topic);
-        }
-        match (refusal, self.cluster.conditions.trouble(&Source::Brokers)) {
-            // A report only says that the time is over; the trouble says why.
-            (AppendError::Unavailable { reason }, Some(trouble)) => {
-                AppendError::Unavailable { reason: format!("{reason}; {trouble}") }
-            }
-            (refusal, _) => refusal,
         }
     }
 }

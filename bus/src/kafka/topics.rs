@@ -105,7 +105,7 @@ impl Topics {
     }
 
     /// Looks at the topics that are known from the start, and at those that were refused, until `stop` is closed: so that
-    /// what is wrong is told before anybody writes, and is over when it is cured.
+    /// what is wrong is told before anybody writes, and is over when it is cured. Looks after certificates, too.
     pub(super) fn tend(&self, stop: &Receiver<()>) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
@@ -118,6 +118,7 @@ impl Topics {
                 // The outcome is kept, and told as a condition.
                 let _ = runtime.block_on(self.look(&topic, LOOK_TIMEOUT));
             }
+            self.cluster.renew();
             unseen.retain(|topic| !self.known().contains_key(topic.as_str()));
             if !matches!(stop.recv_timeout(TEND_INTERVAL), Err(RecvTimeoutError::Timeout)) {
                 return;

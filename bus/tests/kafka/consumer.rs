@@ -159,7 +159,12 @@ async fn records_removed_before_they_were_read_are_told_as_a_gap() {
     let partition = TopicPartition::new(topic.as_str(), 0);
     let join = async || bus.subscribe(Subscription::new(group.as_str(), [topic.as_str()])).await.expect("joined");
     let mut consumer = join().await;
-    while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
+    let mut read = 0;
+    while read < 3 {
+        if let Event::Records { records, .. } = next(consumer.as_mut()).await {
+            read += records.len();
+        }
+    }
     patient("a commit", consumer.commit(&partition, 3)).await.expect("durable");
     drop(consumer);
     remove_below(kafka, &topic, 7).await;
@@ -171,7 +176,7 @@ async fn records_removed_before_they_were_read_are_told_as_a_gap() {
     assert!(matches!(&events[0], Event::Assigned(assigned) if assigned[0].committed == Some(3)), "{events:?}");
     assert_eq!(events[1], Event::Gap { partition: partition.clone(), from: 3, to: 7 });
     assert!(matches!(&events[2], Event::Records { records, .. } if records[0].offset == 7), "{events:?}");
-    patient("a commit", consumer.commit(&partition, 10)).await.expect("durable");
+    patient("a commit", consumer.commit(&partition, 8)).await.expect("durable");
     drop(consumer);
     bus.close(PATIENCE).await;
 }

@@ -192,3 +192,44 @@ async fn a_user_without_rights_is_told_what_is_missing() {
     drop(consumer);
     bus.close(PATIENCE).await;
 }
+
+/// A wrong password is cured without a restart: what was appended in the meantime arrives, and the consumer reads it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_cured_by_a_reload() {
+    let kafka = aside(SecureKafka::shared).await;
+    let way =
+        |password| Way { address: kafka.scram512(), sasl: Some(Sasl::ScramSha512(user(password))), tls: ca(kafka) };
+    let topic = topic(kafka).await;
+    let bus = open(way("wrong").options());
+    let mut consumer = bus.subscribe(Subscription::new(unique("group"), [topic.as_str()])).await.expect("joined");
+    condition(&bus, "a reason", |words| words.is_some_and(|words| words.contains("refuse"))).await;
+    let waiting = put(&bus, &topic, "value");
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "nobody takes it");
+    assert_eq!(bus.reload(&way("wrong").options()), Ok(false), "nothing has changed");
+    assert_eq!(bus.reload(&way(SecureKafka::PASSWORD).options()), Ok(true));
+    patient("a delivery", waiting).await.expect("durable");
+    condition(&bus, "all to be well", |words| words.is_none()).await;
+    while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
+    drop(consumer);
+    bus.close(PATIENCE).await;
+}
+
+/// A CA that is replaced where it lies counts for the next connection, without a word to anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_taken_over_where_they_lie() {
+    let kafka = aside(SecureKafka::shared).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ca.pem");
+    std::fs::copy(kafka.other_ca(), &path).expect("copied");
+    let topic = topic(kafka).await;
+    let tls = Tls { ca: Some(path.clone()), identity: identity(kafka) };
+    let bus = open(Way { address: kafka.mtls(), sasl: None, tls }.options());
+    condition(&bus, "a reason", |words| words.is_some_and(|words| words.contains("certificate verify failed"))).await;
+    let renewed = directory.path().join("renewed.pem");
+    std::fs::copy(kafka.ca(), &renewed).expect("copied");
+    std::fs::rename(&renewed, &path).expect("renamed");
+    condition(&bus, "all to be well", |words| words.is_none()).await;
+    patient("a delivery", put(&bus, &topic, "value")).await.expect("durable");
+    bus.close(PATIENCE).await;
+}
