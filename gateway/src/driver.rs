@@ -35,7 +35,8 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// A drained session without anything in flight ends when its client has been silent for so long.
 const DRAIN_SILENCE: Duration = Duration::from_millis(300);
-/// For how long a drained client should stay away.
+/// For how long a client should stay away from a gateway that stops. One that only moves by age may come back: choosing
+/// among all gateways spreads agents evenly over them, choosing among the others crowds the newest.
 const DRAIN_AVOID: Duration = Duration::from_secs(30);
 /// Why sessions are asked to leave.
 const STOPPING: &str = "the gateway is shutting down";
@@ -173,7 +174,7 @@ impl Driver {
                 }
                 Event::Room => self.send(),
                 Event::Credit => self.new_credit(),
-                Event::Drain => self.drain(STOPPING),
+                Event::Drain => self.drain(STOPPING, DRAIN_AVOID),
                 Event::Frame(frame) => self.frame(frame, &mut publishing),
                 Event::Deadline => self.overdue(Instant::now()),
                 Event::Gone => Some(Ending::Gone),
@@ -261,10 +262,10 @@ impl Driver {
         None
     }
 
-    fn drain(&mut self, reason: &'static str) -> Option<Ending> {
+    fn drain(&mut self, reason: &'static str, avoid: Duration) -> Option<Ending> {
         self.state.drained = Some(Instant::now());
         self.state.leaving = reason;
-        self.session.drain(reason, DRAIN_AVOID, self.drain_deadline);
+        self.session.drain(reason, avoid, self.drain_deadline);
         None
     }
 
@@ -329,7 +330,7 @@ impl Driver {
             return Some(Ending::Status(Status::unavailable(self.state.leaving)));
         }
         if self.moves_at().is_some_and(|at| now >= at) {
-            return self.drain(AGED);
+            return self.drain(AGED, Duration::ZERO);
         }
         None
     }

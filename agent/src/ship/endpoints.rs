@@ -249,6 +249,31 @@ mod tests {
         assert!(tried.contains(&address(1)), "{tried:?}");
     }
 
+    /// After gateways were added, every agent is asked to move once, at an age; none need stay away from where it was.
+    #[test]
+    fn agents_that_move_once_are_spread_evenly_over_gateways_that_were_added() {
+        const AGENTS: usize = 4000;
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let gateways: Vec<SocketAddr> = (1..=4).map(address).collect();
+        let mut sessions = BTreeMap::<SocketAddr, usize>::new();
+        for _ in 0..AGENTS {
+            let mut endpoints = Endpoints::new(&[name("a:4417")]);
+            endpoints.resolved(&name("a:4417"), &gateways[..3]);
+            let before = endpoints.pick(NOW, draw()).expect("one");
+            endpoints.resolved(&name("a:4417"), &gateways);
+            endpoints.avoid(&before, NOW, Duration::ZERO, 0.5);
+            *sessions.entry(endpoints.pick(NOW, draw()).expect("one").address).or_default() += 1;
+        }
+        let mean = AGENTS / gateways.len();
+        assert!(sessions.values().all(|count| count.abs_diff(mean) < mean / 5), "{sessions:?}");
+    }
+
     proptest! {
         #[test]
         fn an_address_set_aside_is_picked_only_when_all_are_and_then_they_take_turns(

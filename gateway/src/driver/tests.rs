@@ -216,7 +216,7 @@ async fn a_session_of_age_is_asked_to_move_and_its_batches_are_answered() {
     let frame = scene.answers.recv().await.unwrap().unwrap().frame.unwrap();
     let v1::server_frame::Frame::Drain(drain) = frame else { panic!("expected Drain, got {frame:?}") };
     assert_eq!(begun.elapsed().as_secs(), 60);
-    assert!(drain.avoid_millis > 0 && drain.deadline_millis > 0, "{drain:?}");
+    assert!(drain.avoid_millis == 0 && drain.deadline_millis > 0, "it may come back: {drain:?}");
     // It goes on while the client looks for another gateway, and ends when that has moved.
     scene.batch().await;
     scene.bus.release();
