@@ -34,6 +34,7 @@ const KAFKA_KEYS: [&str; 11] = [
 ];
 
 /// Which bus, and how.
+#[allow(clippy::large_enum_variant, reason = "there is one in a process, read once")]
 #[derive(Clone, Debug)]
 pub enum BusConfig {
     /// `kind = "local"`.

@@ -113,13 +113,14 @@ fn judge(cluster: &Cluster, topic: &str, found: Result<Option<TopicFacts>, Appen
         Ok(Some(facts)) => {
             let known = |value: Option<u64>| value.map_or("unknown".to_owned(), |value| value.to_string());
             let says = format!(
-                "{} partitions, {} copies, min.insync.replicas {}, max.message.bytes {}",
+                "{} partitions, {} copies ({} in step), min.insync.replicas {}, max.message.bytes {}",
                 facts.partitions,
                 facts.replication,
+                facts.in_sync,
                 known(facts.min_insync_replicas.map(u64::from)),
                 known(facts.max_message_bytes),
             );
-            let cure = facts.refusal();
+            let cure = facts.refusal().or_else(|| facts.trouble());
             let verdict = if cure.is_some() { Verdict::Bad } else { Verdict::Good };
             match facts.weakness().filter(|_| cure.is_none()) {
                 Some(weakness) => Finding::new(what, Verdict::Weak, says, Some(weakness)),

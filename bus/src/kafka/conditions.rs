@@ -18,6 +18,8 @@ pub(super) enum Source {
     Group(String),
     /// A topic whose lane is held.
     Topic(Arc<str>),
+    /// A topic whose records are not confirmed.
+    Stuck(Arc<str>),
 }
 
 /// What is not in order, and who listens.
@@ -84,7 +86,7 @@ mod tests {
         let told = conditions.subscribe();
         let reason = || match &*told.borrow() {
             Condition::Degraded { reason } => reason.clone(),
-            other => format!("{other:?}"),
+            other @ (Condition::Ok | Condition::Full { .. } | Condition::Failed { .. }) => format!("{other:?}"),
         };
         assert!(conditions.set(Source::Topic("logs.a".into()), "no topic"));
         assert!(!conditions.set(Source::Topic("logs.a".into()), "no topic"), "nothing new");

@@ -30,11 +30,11 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     /// Memory: what waits in [`Assignments`](super::assignment::Assignments) is at most half of `fetch_bytes`, librdkafka's
-    /// queue a quarter, and a fetch under way another quarter, or one batch of the largest size. None of it grows with
-    /// the partitions.
+    /// queue a quarter, and a fetch under way an eighth, or one batch of the largest size. None of it grows with the
+    /// partitions. A fetch counts as it is on the wire: where a topic is compressed by the brokers, it inflates here.
     pub(super) fn new(cluster: &Cluster, subscription: &Subscription, shared: &Arc<Shared>) -> KafkaResult<Self> {
         let quarter = subscription.fetch_bytes / 4;
-        let fetch = quarter.max(FETCH_BYTES_LEAST);
+        let fetch = (quarter / 2).max(FETCH_BYTES_LEAST);
         let mut config = cluster.config("fetcher");
         config
             // A name that no group has: this client never joins one, and commits nothing.

@@ -31,6 +31,10 @@ pub struct TopicFacts {
     pub partitions: usize,
     /// Copies of the partition that has the fewest.
     pub replication: usize,
+    /// Copies in step with their leader, of the partition that has the fewest.
+    pub in_sync: usize,
+    /// Partitions that nobody leads: they can be neither written nor read.
+    pub leaderless: usize,
     /// Copies that must be written before a record counts as durable; `None` where it could not be asked.
     pub min_insync_replicas: Option<u32>,
     /// The largest batch in bytes; `None` where it could not be asked.
@@ -43,11 +47,30 @@ impl TopicFacts {
         self.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT)
     }
 
+    /// Whether nothing that is set has changed; brokers come and go.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        Self { in_sync: other.in_sync, leaderless: other.leaderless, ..*self } == *other
+    }
+
     /// Why nothing can be written to it, with the cure; `None` = it can.
     pub(super) fn refusal(&self) -> Option<String> {
         let least = RECORD_BYTES_LEAST;
         self.max_message_bytes.filter(|bytes| *bytes < least).map(|bytes| {
             format!("its max.message.bytes is {bytes}, and a batch may have {least}: raise it (kafka-configs --alter --add-config max.message.bytes={MAX_MESSAGE_BYTES_DEFAULT})")
+        })
+    }
+
+    /// Why its records are not taken at the moment, with the cure; `None` = nothing is known that stands in the way.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if self.leaderless > 0 {
+            return Some(format!(
+                "{} of its {} partitions have no leader: start the brokers that have them",
+                self.leaderless, self.partitions
+            ));
+        }
+        let least = self.min_insync_replicas.and_then(|least| usize::try_from(least).ok())?;
+        (self.in_sync < least).then(|| {
+            format!("a partition has {} copies in step and min.insync.replicas is {least}: start the brokers that are missing", self.in_sync)
         })
     }
 
@@ -138,7 +161,10 @@ fn facts_of(metadata: &Metadata) -> KafkaResult<Option<TopicFacts>> {
     }
     let partitions = topic.partitions().len();
     let replication = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-    let facts = TopicFacts { partitions, replication, min_insync_replicas: None, max_message_bytes: None };
+    let in_sync = topic.partitions().iter().map(|partition| partition.isr().len()).min().unwrap_or(0);
+    let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0).count();
+    let (min_insync_replicas, max_message_bytes) = (None, None);
+    let facts = TopicFacts { partitions, replication, in_sync, leaderless, min_insync_replicas, max_message_bytes };
     Ok((partitions > 0).then_some(facts))
 }
 
@@ -197,4 +223,40 @@ pub(super) async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopic
 /// A topic whose lane is held.
 pub(super) fn unfit(topic: &str, reason: impl Into<String>) -> AppendError {
     AppendError::UnknownTopic { topic: topic.to_owned(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: TopicFacts = TopicFacts {
+        partitions: 6,
+        replication: 3,
+        in_sync: 3,
+        leaderless: 0,
+        min_insync_replicas: Some(2),
+        max_message_bytes: Some(MAX_MESSAGE_BYTES_DEFAULT),
+    };
+
+    #[test]
+    fn what_is_weak_or_wrong_with_a_topic_is_said() {
+        assert_eq!((GOOD.refusal(), GOOD.weakness(), GOOD.trouble()), (None, None, None));
+        let single = TopicFacts { replication: 1, ..GOOD }.weakness().expect("weak");
+        assert!(single.contains("one copy"), "{single}");
+        let hasty = TopicFacts { min_insync_replicas: Some(1), ..GOOD }.weakness().expect("weak");
+        assert!(hasty.contains("min.insync.replicas is 1"), "{hasty}");
+        let small = TopicFacts { max_message_bytes: Some(RECORD_BYTES_LEAST - 1), ..GOOD }.refusal().expect("refused");
+        assert!(small.contains("655359") && small.contains("655360"), "{small}");
+        let behind = TopicFacts { in_sync: 1, ..GOOD }.trouble().expect("stuck");
+        assert!(behind.contains("1 copies in step") && behind.contains("is 2"), "{behind}");
+        let headless = TopicFacts { leaderless: 2, ..GOOD }.trouble().expect("stuck");
+        assert!(headless.contains("2 of its 6 partitions have no leader"), "{headless}");
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_taken_for_usual() {
+        let unknown = TopicFacts { min_insync_replicas: None, max_message_bytes: None, ..GOOD };
+        assert_eq!((unknown.refusal(), unknown.weakness(), unknown.trouble()), (None, None, None));
+        assert_eq!(unknown.limit(), MAX_MESSAGE_BYTES_DEFAULT);
+    }
 }

@@ -22,11 +22,13 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) type Reader = BaseConsumer<Watch>;
 
+/// By group, with the number of the way to the brokers that each was made with.
+type Clients = HashMap<String, (u64, Arc<Mutex<Reader>>)>;
+
 /// The clients that ask.
 pub(super) struct Readers {
     cluster: Arc<Cluster>,
-    /// With the number of the way to the brokers that each was made with.
-    clients: Mutex<HashMap<String, (u64, Arc<Mutex<Reader>>)>>,
+    clients: Mutex<Clients>,
 }
 
 impl Readers {
@@ -84,7 +86,7 @@ impl Readers {
         drop_aside(std::mem::take(&mut *self.clients()));
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<String, (u64, Arc<Mutex<Reader>>)>> {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@
 //! Success counts from whichever producer it comes. That a producer failed a record counts only once it is clear that it
 //! was not the producer itself that failed; who asks decides that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ pub(super) struct Entry<Hold> {
     pub(super) topic: Arc<str>,
     pub(super) record: Record,
     pub(super) answer: DeliverySender,
+    pub(super) entered: Instant,
     /// When its sender is told that nobody answered, should no producer do so.
     pub(super) expires: Instant,
     pub(super) _hold: Hold,
@@ -60,6 +61,12 @@ impl<Hold> Ledger<Hold> {
         self.entries.iter().map(|(number, entry)| (*number, entry))
     }
 
+    /// Topics of records that entered no later than `limit`, which are the first.
+    pub(super) fn topics_since(&self, limit: Instant) -> BTreeSet<Arc<str>> {
+        let old = self.entries.values().take_while(|entry| entry.entered <= limit);
+        old.map(|entry| Arc::clone(&entry.topic)).collect()
+    }
+
     /// Gives up what nobody answered for in time.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Entry<Hold>> {
         self.entries.extract_if(.., |_, entry| entry.expires <= now).map(|(_, entry)| entry).collect()
@@ -86,7 +93,7 @@ mod tests {
 
     fn entry(value: &'static str, expires: Instant) -> Entry<()> {
         let record = Record { key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(value.as_bytes()) };
-        Entry { topic: "logs.a".into(), record, answer: Delivery::channel().0, expires, _hold: () }
+        Entry { topic: "logs.a".into(), record, answer: Delivery::channel().0, entered: expires, expires, _hold: () }
     }
 
     fn values(ledger: &Ledger<()>) -> Vec<(u64, Bytes)> {

@@ -27,6 +27,7 @@ mod options;
 mod producer;
 mod security;
 mod shared;
+mod stuck;
 mod token;
 mod topics;
 mod words;

@@ -30,6 +30,7 @@ use super::client::{Cluster, Watch, millis};
 use super::conditions::Source;
 use super::inspection::RECORD_BYTES_LEAST;
 use super::ledger::{Entry, Ledger};
+use super::stuck::STUCK_AFTER;
 use super::topics::Topics;
 use crate::{AppendError, BusError, Delivery, Position, Record};
 
@@ -41,7 +42,7 @@ const BATCH_BYTES: u64 = RECORD_BYTES_LEAST / 2;
 const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long one poll waits for something to happen.
 const POLL: Duration = Duration::from_millis(50);
-/// How often unreachable brokers are asked whether they are back.
+/// How often waiting records are looked at, and unreachable brokers asked whether they are back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one such question may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -141,8 +142,9 @@ impl Producer {
         self.open()?;
         let (answer, delivery) = Delivery::channel();
         // Generous, since librdkafka counts for itself: this is for the time without a producer.
-        let expires = Instant::now() + timeout + timeout / 2;
-        self.desk.enter(Entry { topic, record, answer, expires, _hold: hold })?;
+        let entered = Instant::now();
+        let expires = entered + timeout + timeout / 2;
+        self.desk.enter(Entry { topic, record, answer, entered, expires, _hold: hold })?;
         Ok(delivery)
     }
 
@@ -228,7 +230,10 @@ impl Producer {
             }
             // Only now is it certain that they are the records' own and not the producer's end.
             failures.iter().for_each(|(number, error)| self.failed(*number, error));
-            self.probe(&client, &mut probed);
+            if probed.elapsed() >= PROBE_INTERVAL {
+                self.probe(&client);
+                probed = std::time::Instant::now();
+            }
         }
     }
 
@@ -285,16 +290,17 @@ impl Producer {
         }
     }
 
-    /// librdkafka tells when all brokers are gone, and not when they are back while nothing is written: so they are asked.
-    fn probe(&self, client: &Client, probed: &mut std::time::Instant) {
-        if self.cluster.conditions.trouble(&Source::Brokers).is_none() || probed.elapsed() < PROBE_INTERVAL {
-            return;
-        }
-        let topic = "logmesh-probe";
-        if client.client().fetch_metadata(Some(topic), PROBE_TIMEOUT).is_ok() {
+    /// Looks for records that wait for too long. And librdkafka tells when all brokers are gone, but not when they are back
+    /// while nothing is written: so they are asked.
+    fn probe(&self, client: &Client) {
+        let now = Instant::now();
+        let stuck = self.desk.lock().ledger.topics_since(now.checked_sub(STUCK_AFTER).unwrap_or(now));
+        self.topics.stuck.are(stuck);
+        if self.cluster.conditions.trouble(&Source::Brokers).is_some()
+            && client.client().fetch_metadata(Some("logmesh-probe"), PROBE_TIMEOUT).is_ok()
+        {
             client.context().watch.alive();
         }
-        *probed = std::time::Instant::now();
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::client::Cluster;
 use super::conditions::Source;
 use super::inspection::{LOOK_TIMEOUT, MAX_MESSAGE_BYTES_DEFAULT, TopicFacts, create, inspect, unfit};
+use super::stuck::Stuck;
 use crate::{AppendError, Record, is_topic_name};
 
 /// How long what was found out about a topic counts.
@@ -49,11 +50,13 @@ pub(super) struct Topics {
     known: Mutex<HashMap<Arc<str>, Known>>,
     /// One look at a time: a herd of first records asks once.
     looking: tokio::sync::Mutex<()>,
+    pub(super) stuck: Stuck,
 }
 
 impl Topics {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, known: Mutex::new(HashMap::new()), looking: tokio::sync::Mutex::new(()) }
+        let stuck = Stuck::new(Arc::clone(&cluster));
+        Self { cluster, known: Mutex::new(HashMap::new()), looking: tokio::sync::Mutex::new(()), stuck }
     }
 
     /// Makes sure that `record` can be written to `topic`; looks at the topic if that was not done lately.
@@ -119,6 +122,7 @@ impl Topics {
                 let _ = runtime.block_on(self.look(&topic, LOOK_TIMEOUT));
             }
             self.cluster.renew();
+            runtime.block_on(self.stuck.tell());
             unseen.retain(|topic| !self.known().contains_key(topic.as_str()));
             if !matches!(stop.recv_timeout(TEND_INTERVAL), Err(RecvTimeoutError::Timeout)) {
                 return;
@@ -199,7 +203,7 @@ impl Topics {
             Ok(facts) => {
                 self.cluster.conditions.clear(&source);
                 let before = self.known().insert(Arc::clone(&name), Known::Fit { facts: *facts, until: now + FRESH });
-                if !matches!(before, Some(Known::Fit { facts: before, .. }) if before == *facts) {
+                if !matches!(before, Some(Known::Fit { facts: before, .. }) if before.is_like(facts)) {
                     tell(topic, facts);
                 }
             }
@@ -255,7 +259,7 @@ impl Topics {
 }
 
 fn tell(topic: &str, facts: &TopicFacts) {
-    let TopicFacts { partitions, replication, min_insync_replicas, max_message_bytes } = *facts;
+    let TopicFacts { partitions, replication, min_insync_replicas, max_message_bytes, .. } = *facts;
     tracing::info!(topic, partitions, replication, ?min_insync_replicas, ?max_message_bytes, "a topic is ready");
     if let Some(weakness) = facts.weakness() {
         tracing::warn!(topic, "weak durability: {weakness}");

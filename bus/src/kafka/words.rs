@@ -92,8 +92,9 @@ mod tests {
     fn places_without_an_offset_begin_at_the_earliest() {
         let (one, other) = (TopicPartition::new("a", 1), TopicPartition::new("a", 2));
         let list = places([(&one, None), (&other, Some(7))]);
-        let offsets: Vec<_> = list.elements().iter().map(|element| element.offset()).collect();
-        assert_eq!(offsets, [Offset::Beginning, Offset::Offset(7)]);
+        let elements = list.elements();
+        assert_eq!(elements[0].offset(), Offset::Beginning);
+        assert_eq!(elements[1].offset(), Offset::Offset(7));
         assert_eq!(partitions_of(&list), [one, other]);
     }
 }

@@ -24,7 +24,7 @@ async fn each_topic_and_the_group_get_a_verdict_with_a_cure() {
     let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
     assert_eq!(verdicts, [Verdict::Good, Verdict::Weak, Verdict::Bad, Verdict::Bad, Verdict::Good], "{found:#?}");
     assert!(found[0].says.contains(&kafka.bootstrap()), "{found:#?}");
-    assert!(found[1].says.contains("3 partitions") && found[1].says.contains("1 copies"), "{found:#?}");
+    assert!(found[1].says.contains("3 partitions") && found[1].says.contains("1 copies (1 in step)"), "{found:#?}");
     assert!(found[2].cure.as_ref().is_some_and(|cure| cure.contains("max.message.bytes")), "{found:#?}");
     assert!(found[3].cure.as_ref().is_some_and(|cure| cure.contains("--create")), "{found:#?}");
     let create_topics = Some(CreateTopics { partitions: 3, replication: None });

@@ -74,7 +74,7 @@ async fn partitions_that_stay_keep_flowing_while_others_are_drained() {
 }
 
 /// What one member of a changing group does: reads slowly, commits, drains when it is asked to.
-async fn member(mut consumer: Box<dyn Consumer>, seen: mpsc::UnboundedSender<(TopicPartition, u64, String)>) {
+async fn member(mut consumer: Box<dyn Consumer>, seen: mpsc::Sender<(TopicPartition, u64, String)>) {
     loop {
         match next(consumer.as_mut()).await {
             Event::Records { partition, records } => {
@@ -82,7 +82,7 @@ async fn member(mut consumer: Box<dyn Consumer>, seen: mpsc::UnboundedSender<(To
                 for one in records {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                     end = one.offset + 1;
-                    let _ = seen.send((partition.clone(), one.offset, text(&one.record.value)));
+                    let _ = seen.send((partition.clone(), one.offset, text(&one.record.value))).await;
                 }
                 // Lost in the meantime: whoever has it now reads it again.
                 let _ = consumer.commit(&partition, end).await;
@@ -101,7 +101,7 @@ async fn a_group_that_grows_and_shrinks_reads_everything() {
     let topic = made(kafka, "group", 6).await;
     let group = unique("group");
     let (bus, other) = (open(options(kafka.bootstrap())), open(options(kafka.bootstrap())));
-    let (sender, mut seen) = mpsc::unbounded_channel();
+    let (sender, mut seen) = mpsc::channel(64);
     let mut members = Vec::new();
     let mut values = BTreeSet::new();
     let mut places = BTreeMap::<TopicPartition, u64>::new();

@@ -1,6 +1,7 @@
 //! The bus on real Kafka brokers, which the rig starts.
 
 mod check;
+mod cluster;
 mod consumer;
 mod contract;
 mod producer;
@@ -64,7 +65,7 @@ fn text(value: &Bytes) -> String {
 async fn condition(bus: &dyn Bus, what: &str, wanted: impl Fn(Option<&str>) -> bool) -> Option<String> {
     let mut condition = bus.condition();
     let told = condition.wait_for(|condition| wanted(words(condition).as_deref()));
-    words(&*patient(what, told).await.expect("the bus lives"))
+    words(&patient(what, told).await.expect("the bus lives"))
 }
 
 fn words(condition: &Condition) -> Option<String> {
