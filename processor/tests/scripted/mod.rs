@@ -6,6 +6,9 @@
 #![allow(dead_code, reason = "each test takes what it needs of it")]
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
+#[cfg(feature = "contract")]
+pub(crate) mod client;
+
 use std::{
     collections::HashMap,
     io::Read as _,
