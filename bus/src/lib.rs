@@ -1,7 +1,7 @@
 //! The durable log between gateway and processor: one trait, and the forms behind it.
 //!
 //! What lives here: [`Bus`] and [`Consumer`], the words they speak in ([`Record`], [`Position`], [`Event`], ...), and
-//! [`local`], the form for one machine. What does not: what a record means (the envelope belongs to `logmesh-proto`),
+//! [`local`], the form for one machine, and `kafka` (a feature), the form for a cluster. What does not: what a record means (the envelope belongs to `logmesh-proto`),
 //! and who may write where (that is the gateway's policy).
 //!
 //! The trait is shaped for Kafka as much as for the journal: partitions by key, groups, a contiguous commit, lag, and

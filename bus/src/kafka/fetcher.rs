@@ -44,6 +44,8 @@ impl Fetcher {
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
+            // How long a full queue stops the fetching: the default, a second, would be its pace.
+            .set("fetch.queue.backoff.ms", "5")
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", (quarter / 1024).clamp(1, 2_097_151).to_string())
             .set("fetch.message.max.bytes", FETCH_BYTES_LEAST.to_string())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use logmesh_bus::kafka::{Assignor, KafkaOptions};
 use logmesh_bus::{Bus, Consumer, Event, Subscription, TopicPartition};
 use logmesh_rig::{Kafka, unique};
 use rdkafka::admin::AdminOptions;
@@ -94,13 +95,24 @@ async fn member(mut consumer: Box<dyn Consumer>, seen: mpsc::Sender<(TopicPartit
     }
 }
 
-/// One member, three, two: everything is read, in the order of each partition but for what is read again, and commits never go back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_grows_and_shrinks_reads_everything() {
+    grow_and_shrink(Assignor::CooperativeSticky).await;
+}
+
+/// With an assignor that takes everything from everybody each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_shared_out_anew_each_time_reads_everything() {
+    grow_and_shrink(Assignor::Range).await;
+}
+
+/// One member, three, two: everything is read, in the order of each partition but for what is read again, and commits never go back.
+async fn grow_and_shrink(assignor: Assignor) {
     let kafka = aside(Kafka::shared).await;
     let topic = made(kafka, "group", 6).await;
     let group = unique("group");
-    let (bus, other) = (open(options(kafka.bootstrap())), open(options(kafka.bootstrap())));
+    let open = || open(KafkaOptions { assignor, ..options(kafka.bootstrap()) });
+    let (bus, other) = (open(), open());
     let (sender, mut seen) = mpsc::channel(64);
     let mut members = Vec::new();
     let mut values = BTreeSet::new();
@@ -204,6 +216,39 @@ async fn an_expelled_member_is_told_so_and_joins_again() {
     let Event::Records { records, .. } = next(consumer.as_mut()).await else { panic!("expected records") };
     assert_eq!(text(&records[0].record.value), "before", "what was not committed comes again");
     patient("a commit", consumer.commit(&partition, 1)).await.expect("durable");
+    drop(consumer);
+    bus.close(PATIENCE).await;
+}
+
+/// The thread keeps the membership alive, not the caller: one that is busy with something else loses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_does_not_ask_for_long_keeps_its_partitions() {
+    let kafka = aside(Kafka::shared).await;
+    let topic = made(kafka, "busy", 1).await;
+    let session_timeout = Duration::from_millis(1500);
+    let bus = open(KafkaOptions { session_timeout, ..options(kafka.bootstrap()) });
+    for number in 0..200 {
+        put(&bus, &topic, &format!("value-{number:03}")).await.expect("durable");
+    }
+    // So little may wait that all queues are full.
+    let small = Subscription { fetch_bytes: 1, ..Subscription::new(unique("group"), [topic.as_str()]) };
+    let mut consumer = bus.subscribe(small).await.expect("joined");
+    while !matches!(next(consumer.as_mut()).await, Event::Records { .. }) {}
+    // Time is what this is about.
+    tokio::time::sleep(4 * session_timeout).await;
+    let mut end = 1;
+    while end < 200 {
+        match next(consumer.as_mut()).await {
+            Event::Records { records, .. } => {
+                assert_eq!(records[0].offset, end, "it goes on where it was");
+                end += records.len() as u64;
+            }
+            other @ (Event::Assigned(_) | Event::Revoking { .. } | Event::Lost(_) | Event::Gap { .. }) => {
+                panic!("expected records, got {other:?}")
+            }
+        }
+    }
+    patient("a commit", consumer.commit(&TopicPartition::new(topic.as_str(), 0), 200)).await.expect("still a member");
     drop(consumer);
     bus.close(PATIENCE).await;
 }
