@@ -50,6 +50,7 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Cluster {
     directory: PathBuf,
+    logs: PathBuf,
     tenant: String,
     runs: std::cell::Cell<u32>,
     layout: Layout,
@@ -88,6 +89,7 @@ impl Cluster {
         let mut addresses = Addresses::default();
         let cluster = Cluster {
             directory: scene.path("cluster"),
+            logs: scene.logs(),
             tenant,
             runs: std::cell::Cell::new(0),
             gateways: (0..layout.gateways)
@@ -99,9 +101,10 @@ impl Cluster {
         };
         std::fs::create_dir(&cluster.directory)?;
         cluster.certificates().await?;
-        let include = scene.logs().join(include);
         for (number, admin) in cluster.agents.iter().enumerate() {
-            cluster.write(Role::Agent(number), &cluster.agent_toml(number, *admin, &include))?;
+            let logs = cluster.logs(number);
+            std::fs::create_dir_all(&logs)?;
+            cluster.write(Role::Agent(number), &cluster.agent_toml(number, *admin, &logs.join(include)))?;
         }
         for number in 0..cluster.gateways.len() {
             cluster.write(Role::Gateway(number), &cluster.gateway_toml(number))?;
@@ -112,16 +115,53 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The tenant of everything here; the indices are `logmesh-<tenant>-*`.
+    /// The tenant of the first agent; the indices are `logmesh-<tenant>-*`.
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// The bus topic.
+    /// The tenant of an agent: each has its own.
+    #[must_use]
+    pub fn tenant_of(&self, agent: usize) -> String {
+        if agent == 0 { self.tenant.clone() } else { format!("{}{agent}", self.tenant.replace('t', "u")) }
+    }
+
+    /// The bus topic of the first agent.
     #[must_use]
     pub fn topic(&self) -> String {
-        format!("{0}-logs.{0}", self.tenant)
+        self.topic_of(0)
+    }
+
+    /// The bus topic of an agent.
+    #[must_use]
+    pub fn topic_of(&self, agent: usize) -> String {
+        format!("{}-logs.{}", self.tenant, self.tenant_of(agent))
+    }
+
+    /// Where the logs of an agent are: those of the first are the stage's.
+    #[must_use]
+    pub fn logs(&self, agent: usize) -> PathBuf {
+        if agent == 0 { self.logs.clone() } else { self.directory.join(format!("logs-{agent}")) }
+    }
+
+    /// Runs `logmesh dead-letters` with these words as the administrator of the stage, whom
+    /// [`set_up`](crate::index_server::set_up) has introduced: a replay replaces documents, which a processor may not.
+    /// Answers what it prints.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub async fn letters(&self, words: &[&str]) -> Result<String> {
+        let mut command: Vec<OsString> = vec![binary::logmesh()?.into(), "dead-letters".into()];
+        command.extend(words.iter().map(OsString::from));
+        command.extend(["--tenant", &self.tenant, "--config"].map(OsString::from));
+        command.push(self.directory.with_file_name("administrator.toml").into());
+        let stem = self.directory.join("letters");
+        let ended = Process::spawn(&command, &[], &stem)?.ended().await?;
+        let said = std::fs::read_to_string(stem.with_extension("stdout"))?;
+        ensure!(ended.code() == Some(0), "{words:?} ended with {}: {said}{}", ended.status, ended.stderr);
+        Ok(said)
     }
 
     /// The bus topic of dead letters.
@@ -251,11 +291,20 @@ impl Cluster {
 
     fn gateway_toml(&self, number: usize) -> String {
         let [listen, admin] = self.gateways[number];
+        let rules: Vec<String> = (0..self.agents.len())
+            .map(|agent| {
+                format!(
+                    "[[gateway.policy]]\nidentity = \"spiffe://mesh/agent/{}\"\ntenant = \"{}\"\ntopics = [\"{}-logs\"]\n",
+                    Role::Agent(agent).name(),
+                    self.tenant_of(agent),
+                    self.tenant
+                )
+            })
+            .collect();
         format!(
-            "[gateway]\nlisten = \"{listen}\"\nadmin = \"{admin}\"\n{0}\n[[gateway.policy]]\n\
-             identity = \"spiffe://mesh/agent/*\"\ntenant = \"{1}\"\ntopics = [\"{1}-logs\"]\n[bus]\n{2}\n",
+            "[gateway]\nlisten = \"{listen}\"\nadmin = \"{admin}\"\n{}\n{}[bus]\n{}\n",
             self.tls(Role::Gateway(number)),
-            self.tenant,
+            rules.concat(),
             self.layout.bus
         )
     }

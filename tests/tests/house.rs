@@ -139,7 +139,10 @@ fn no_banned_crate_is_linked() {
         for Banned { name, wrappers } in banned.iter().filter(|banned| linked.contains(banned.name.as_str())) {
             let others: Vec<_> = graph.dependents(name).into_iter().filter(|user| linked.contains(user)).collect();
             let fine = |user: &&&str| wrappers.iter().any(|wrapper| wrapper == **user);
-            assert!(!wrappers.is_empty() && others.iter().all(|user| fine(&user)), "{package} links {name} by {others:?}");
+            assert!(
+                !wrappers.is_empty() && others.iter().all(|user| fine(&user)),
+                "{package} links {name} by {others:?}"
+            );
         }
     }
 }

@@ -220,6 +220,13 @@ pub(super) fn committed(bootstrap: &str, group: &str, topic: &str) -> Result<Vec
     }
 }
 
+/// The offset that the next record of each partition gets.
+pub(super) fn ends(bootstrap: &str, topic: &str) -> Result<Vec<(i32, i64)>> {
+    let consumer: BaseConsumer = config(bootstrap).create()?;
+    let end = |partition| Ok((partition, consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN)?.1));
+    partitions(&consumer, topic)?.into_iter().map(end).collect()
+}
+
 fn committed_now(consumer: &BaseConsumer, wanted: &TopicPartitionList) -> Result<Vec<(i32, i64)>> {
     let mut committed = Vec::new();
     for element in consumer.committed_offsets(wanted.clone(), ANSWER_WITHIN)?.elements() {

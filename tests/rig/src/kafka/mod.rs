@@ -163,6 +163,15 @@ impl Kafka {
         client::committed(&self.bootstrap(), group, topic)
     }
 
+    /// The offset that the next record of each partition of a topic gets.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not answer, or there is no such topic.
+    pub fn ends(&self, topic: &str) -> Result<Vec<(i32, i64)>> {
+        client::ends(&self.bootstrap(), topic)
+    }
+
     /// Kills it with SIGKILL; its directory stays.
     ///
     /// # Errors
