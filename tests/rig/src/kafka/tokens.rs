@@ -137,6 +137,11 @@ impl TokenEndpoint {
     }
 
     /// For how long the next tokens are good, in whole seconds (an hour if never said).
+    ///
+    /// Less than 15 s fails now and then for a client that does nothing wrong. librdkafka authenticates anew after nine
+    /// tenths of a connection's life; for a new token it asks after four fifths of the old one's, but looks only once a
+    /// second, and when it is polled. If the old one is still there by then, what is left of it makes the connection
+    /// authenticate again within a second, which a broker refuses (`ILLEGAL_SASL_STATE`).
     pub fn set_lifetime(&self, lifetime: Duration) {
         *self.state.lifetime.lock().unwrap_or_else(PoisonError::into_inner) = lifetime;
     }

@@ -78,19 +78,21 @@ impl Directory {
 
     /// The words that run a server from `home`, as whoever may; all is handed to that one.
     pub(super) fn command(&self, home: &Path, script: &str) -> Result<Vec<OsString>> {
-        let script = home.join(script).into_os_string();
         if !rustix::process::geteuid().is_root() {
-            return Ok(vec![script]);
+            return Ok(vec![home.join(script).into_os_string()]);
+        }
+        let mut home = home.to_owned();
+        if !open_to_all(&home) {
+            // The target directory lies where only root may look: the server gets a copy.
+            let copy = self.part("home");
+            run(std::process::Command::new("cp").arg("-R").arg(&home).arg(&copy))?;
+            home = copy;
         }
         hand_over(&self.path)?;
-        let mut words: Vec<OsString> = vec!["setpriv".into()];
-        words.extend([format!("--reuid={UNPRIVILEGED}").into(), format!("--regid={UNPRIVILEGED}").into()]);
-        words.push("--clear-groups".into());
-        if !open_to_all(home) {
-            // The target directory may lie where only root may look; the right to read stays then.
-            words.extend(["--inh-caps=+dac_read_search".into(), "--ambient-caps=+dac_read_search".into()]);
-        }
-        words.push(script);
+        let identity = ["--reuid", "--regid"].map(|option| format!("{option}={UNPRIVILEGED}").into());
+        let mut words: Vec<OsString> = vec!["setpriv".into(), "--clear-groups".into()];
+        words.extend(identity);
+        words.push(home.join(script).into_os_string());
         Ok(words)
     }
 }
