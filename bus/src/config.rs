@@ -18,6 +18,7 @@ const GIB: u64 = 1 << 30;
 const BACKLOG_MIN: u64 = 8 * MIB;
 
 /// Keys that only one kind has.
+#[cfg(feature = "kafka")]
 const LOCAL_KEYS: [&str; 1] = ["backlog_max"];
 const KAFKA_KEYS: [&str; 11] = [
     "brokers",
@@ -125,6 +126,10 @@ fn read_kafka(section: &Section) -> KafkaOptions {
     let (partitions, copies) = (read_partitions(section), section.is_set("replication"));
     let replication = copies.then(|| section.integer("replication", 3, 1..=15)).and_then(|n| u16::try_from(n).ok());
     let create = section.flag("create_topics", false);
+    if let (true, Some(Sasl::OAuthBearer(_))) = (create, &sasl) {
+        let cure = "make them beforehand (kafka-topics --create), and leave create_topics out";
+        section.fault("create_topics", "topics cannot be made with OAUTHBEARER", cure);
+    }
     KafkaOptions {
         client_id: section.text("client_id", &options.client_id),
         sasl,
@@ -258,6 +263,11 @@ mod tests {
                     &["no TLS"],
                 ),
                 ("brokers = ['k:1']\ntls = { cert = 'c.pem' }", &["bus.tls.key"]),
+                (
+                    "brokers = ['k:1']\ncreate_topics = true\nsasl = { mechanism = 'OAUTHBEARER', token_url = 'https://t',\
+                     client_id = 'me', client_secret = { env = 'BROKER_PASSWORD' } }",
+                    &["bus.create_topics", "cannot be made with OAUTHBEARER"],
+                ),
                 (
                     "brokers = ['k:1']\nsasl = { mechanism = 'OAUTHBEARER' }",
                     &["token_url", "client_id", "client_secret"],

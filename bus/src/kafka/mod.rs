@@ -26,6 +26,7 @@ mod membership;
 mod options;
 mod producer;
 mod security;
+mod sending;
 mod shared;
 mod stuck;
 mod token;
@@ -88,6 +89,13 @@ impl KafkaBus {
     /// [`BusError::Invalid`] for settings that cannot be (no brokers, a file that cannot be read, a mechanism that is not
     /// built in).
     pub fn open(options: KafkaOptions) -> Result<Self, BusError> {
+        if let (Some(sasl), None) = (&options.sasl, &options.tls) {
+            let mechanism = sasl.mechanism();
+            tracing::warn!(
+                mechanism,
+                "credentials without TLS: whoever listens on the network can read what is sent; set `tls`"
+            );
+        }
         let cluster = Arc::new(Cluster::new(options)?);
         let producer = Producer::start(Arc::clone(&cluster))?;
         let members = Members {

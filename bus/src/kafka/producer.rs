@@ -14,43 +14,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use logmesh_proto::Header;
 use logmesh_runtime::backoff::Backoff;
-use logmesh_runtime::budget::{Budget, Permit};
-use rdkafka::ClientConfig;
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use logmesh_runtime::budget::Budget;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::producer::Producer as _;
 use tokio::time::Instant;
 
-use super::client::{Cluster, Watch, millis};
+use super::client::Cluster;
 use super::conditions::Source;
-use super::inspection::RECORD_BYTES_LEAST;
-use super::ledger::{Entry, Ledger};
+use super::ledger::Entry;
+use super::sending::{Client, Desk, make_client, refused, send};
 use super::stuck::STUCK_AFTER;
 use super::topics::Topics;
-use crate::{AppendError, BusError, Delivery, Position, Record};
+use crate::{AppendError, BusError, Delivery, Record};
 
 /// What a record costs in the queue beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
-/// Several records travel together up to so many bytes: below what every topic takes, since a batch is refused whole.
-const BATCH_BYTES: u64 = RECORD_BYTES_LEAST / 2;
-/// The largest record that is handed to librdkafka; a topic's own limit is checked before.
-const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long one poll waits for something to happen.
 const POLL: Duration = Duration::from_millis(50);
 /// How often waiting records are looked at, and unreachable brokers asked whether they are back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one such question may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// What records under way may take when the way to the brokers changes, before they go the new one.
 const FLUSH: Duration = Duration::from_secs(2);
-
-type Client = BaseProducer<Reports>;
 
 /// What appends and the thread share.
 pub(super) struct Producer {
@@ -65,27 +52,10 @@ pub(super) struct Producer {
     tending: Mutex<Option<SyncSender<()>>>,
 }
 
-/// Records under way, and who has them.
-struct Desk {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    ledger: Ledger<Permit>,
-    /// `None` while it is being replaced, and after the end.
-    client: Option<Arc<Client>>,
-}
-
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Producer {
     pub(super) fn start(cluster: Arc<Cluster>) -> Result<Arc<Self>, BusError> {
         let topics = Arc::new(Topics::new(Arc::clone(&cluster)));
-        let desk = Arc::new(Desk { inner: Mutex::new(Inner { ledger: Ledger::new(), client: None }) });
+        let desk = Arc::new(Desk::new());
         let client = make_client(&cluster, &desk)
             .map_err(|error| BusError::Invalid { reason: format!("a producer cannot be made: {error}") })?;
         desk.lock().client = Some(client);
@@ -168,10 +138,7 @@ impl Producer {
         while self.desk.lock().ledger.len() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5).min(deadline - Instant::now())).await;
         }
-        let (client, open) = {
-            let mut desk = self.desk.lock();
-            (desk.client.take(), desk.ledger.clear())
-        };
+        let (client, open) = self.desk.end();
         for entry in open {
             let reason = self.words("the bus was closed before the brokers had confirmed the record");
             entry.answer.resolve(Err(AppendError::Unavailable { reason }));
@@ -182,10 +149,7 @@ impl Producer {
     /// Ends in the background: what is open is told that nobody answered.
     pub(super) fn abandon(&self) {
         self.shut();
-        let (client, open) = {
-            let mut desk = self.desk.lock();
-            (desk.client.take(), desk.ledger.clear())
-        };
+        let (client, open) = self.desk.end();
         drop(open);
         let _ = std::thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || drop(client));
     }
@@ -195,11 +159,14 @@ impl Producer {
         let mut probed = std::time::Instant::now();
         let mut number = self.cluster.security().number;
         loop {
-            let client = self.desk.lock().client.clone();
+            let (client, ended) = {
+                let desk = self.desk.lock();
+                (desk.client.clone(), desk.ended)
+            };
+            if ended {
+                return;
+            }
             let Some(client) = client else {
-                if self.closing.load(Ordering::Acquire) {
-                    return;
-                }
                 number = self.cluster.security().number;
                 self.rebuild(&mut backoff);
                 continue;
@@ -268,7 +235,9 @@ impl Producer {
                     open.iter().find_map(|(number, topic, record)| send(&client, *number, topic, record).err());
                 match refused {
                     None => {
-                        desk.client = Some(client);
+                        if !desk.ended {
+                            desk.client = Some(client);
+                        }
                         drop(desk);
                         backoff.reset();
                         self.cluster.conditions.clear(&Source::Producer);
@@ -300,149 +269,6 @@ impl Producer {
             && client.client().fetch_metadata(Some("logmesh-probe"), PROBE_TIMEOUT).is_ok()
         {
             client.context().watch.alive();
-        }
-    }
-}
-
-impl Desk {
-    /// Gives a record its place: in the ledger, and with the producer if there is one.
-    fn enter(&self, entry: Entry<Permit>) -> Result<(), AppendError> {
-        let mut inner = self.lock();
-        let (topic, record) = (Arc::clone(&entry.topic), entry.record.clone());
-        let number = inner.ledger.enter(entry);
-        let Some(client) = inner.client.clone() else { return Ok(()) };
-        let Err(error) = send(&client, number, &topic, &record) else { return Ok(()) };
-        // The producer has failed for good, and the thread is about to see it: the next one gets the record.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            return Ok(());
-        }
-        inner.ledger.withdraw(number);
-        Err(refused(&topic, &record, RECORD_BYTES_MAX, &error))
-    }
-}
-
-fn make_client(cluster: &Cluster, desk: &Arc<Desk>) -> Result<Arc<Client>, KafkaError> {
-    let options = &cluster.options;
-    let timeout = options.message_timeout;
-    let mut config: ClientConfig = cluster.config("producer");
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("partitioner", "murmur2_random")
-        .set("compression.type", "none")
-        .set("linger.ms", millis(options.linger))
-        .set("message.timeout.ms", millis(timeout))
-        .set("request.timeout.ms", millis((timeout / 2).min(Duration::from_secs(10))))
-        .set("retry.backoff.ms", "50")
-        .set("retry.backoff.max.ms", "1000")
-        .set("topic.metadata.propagation.max.ms", millis((timeout / 2).min(Duration::from_secs(10))))
-        .set("batch.size", BATCH_BYTES.to_string())
-        .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
-        // Bounded by our own count; theirs must only not be less.
-        .set("queue.buffering.max.messages", "0")
-        .set(
-            "queue.buffering.max.kbytes",
-            (options.queue_bytes.saturating_mul(2) / 1024).clamp(256 << 10, 2_147_483_647).to_string(),
-        );
-    let context = Reports { watch: cluster.watch("producer"), desk: Arc::clone(desk), failures: Mutex::default() };
-    Client::from_config_and_context(&config, context).map(Arc::new)
-}
-
-fn send(client: &Client, number: u64, topic: &str, record: &Record) -> Result<(), KafkaError> {
-    let opaque = usize::try_from(number).unwrap_or(usize::MAX);
-    let mut headers = None;
-    if !record.headers.is_empty() {
-        let add = |headers: OwnedHeaders, header: &Header| {
-            headers.insert(KafkaHeader { key: &header.name, value: Some(header.value.as_ref()) })
-        };
-        headers = Some(record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), add));
-    }
-    let mut outgoing =
-        BaseRecord::with_opaque_to(topic, opaque).key(record.key.as_ref()).payload(record.value.as_ref());
-    outgoing.headers = headers;
-    client.send::<[u8], [u8]>(outgoing).map_err(|(error, _)| error)
-}
-
-/// A refusal in our words. `limit` is what a record of the topic may have.
-fn refused(topic: &str, record: &Record, limit: u64, error: &KafkaError) -> AppendError {
-    let topic = topic.to_owned();
-    let Some(code) = error.rdkafka_error_code() else {
-        return AppendError::Unavailable { reason: error.to_string() };
-    };
-    if matches!(
-        code,
-        RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::MessageBatchTooLarge
-            | RDKafkaErrorCode::InvalidMessageSize
-    ) {
-        return AppendError::TooLarge { size: record.size() as u64, limit };
-    }
-    if matches!(
-        code,
-        RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::InvalidTopic
-    ) {
-        let reason = "the brokers do not have it (any more): create it".to_owned();
-        return AppendError::UnknownTopic { topic, reason };
-    }
-    if matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) {
-        let reason = format!("{code}: allow this user to Write to it (and IdempotentWrite on brokers before 2.8)");
-        return AppendError::Denied { topic, reason };
-    }
-    AppendError::Unavailable { reason: format!("the brokers did not confirm the record: {code}") }
-}
-
-/// Hears of each record how it went.
-struct Reports {
-    watch: Watch,
-    desk: Arc<Desk>,
-    /// What failed, until it is clear whose fault it was.
-    failures: Mutex<Vec<(u64, KafkaError)>>,
-}
-
-impl Reports {
-    fn take_failures(&self) -> Vec<(u64, KafkaError)> {
-        std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ClientContext for Reports {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.watch.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.watch.error(error, reason);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.watch.generate_oauth_token(config)
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, report: &DeliveryResult<'_>, opaque: usize) {
-        let number = opaque as u64;
-        match report {
-            Ok(message) => {
-                self.watch.alive();
-                let Some(entry) = self.desk.lock().ledger.confirmed(number) else { return };
-                // Without a place: a duplicate whose first copy the brokers have.
-                let partition = u32::try_from(message.partition()).unwrap_or(0);
-                let offset = u64::try_from(message.offset()).unwrap_or(0);
-                // Outside the lock: whoever waits may be woken on this thread.
-                entry.answer.resolve(Ok(Position { partition, offset }));
-            }
-            Err((error, _)) => {
-                let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push((number, error.clone()));
-            }
         }
     }
 }
