@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use logmesh_bus::kafka::KafkaOptions;
-use logmesh_bus::{AppendError, Bus};
+use logmesh_bus::{AppendError, Bus, Subscription};
 use logmesh_rig::{Kafka, unique};
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::mocking::MockCluster;
@@ -232,7 +232,7 @@ async fn a_producer_that_failed_for_good_is_replaced_and_what_was_open_is_sent_a
     bus.close(PATIENCE).await;
 }
 
-/// Without any broker an append waits as long as a message may, no longer, and says why.
+/// Without any broker an append waits as long as a message may, no longer, and says why; and the end is not waited for.
 #[tokio::test]
 async fn without_brokers_an_append_fails_for_now_with_the_reason() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
@@ -240,5 +240,7 @@ async fn without_brokers_an_append_fails_for_now_with_the_reason() {
     let refused = within(Duration::from_secs(60), "a refusal", put(&bus, "logs.a", "value")).await;
     let Err(AppendError::Unavailable { reason }) = refused else { panic!("expected Unavailable, got {refused:?}") };
     assert!(reason.contains("can be reached") && reason.contains(&port.to_string()), "{reason}");
-    within(Duration::from_secs(30), "the end", bus.close(Duration::from_secs(2))).await;
+    let consumer = bus.subscribe(Subscription::new("group", ["logs.a"])).await.expect("joined, or trying to");
+    within(Duration::from_secs(10), "the end", bus.close(Duration::from_secs(2))).await;
+    drop(consumer);
 }
