@@ -168,7 +168,7 @@ impl DeadLetters {
         let read = settings::root(Some(file)).and_then(service::read::<ProcessorService>);
         let (processor, _) = read.map_err(|faults| UsageError(faults.to_string()))?;
         let (bus, index) = processor.stores(&Health::new())?;
-        let office = Office::new(Arc::clone(&bus), Arc::clone(&index), processor.config().clone());
+        let office = Office::new(Arc::clone(&bus), index.clone(), processor.config().clone());
         let done = self.carry_out(&Desk::Direct(Box::new(office))).await;
         index.close().await;
         bus.close(CLOSE_WITHIN).await;

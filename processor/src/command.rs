@@ -44,7 +44,7 @@ impl ProcessorService {
     ///
     /// # Errors
     /// They cannot be as configured: a file that cannot be read, an address that is none.
-    pub fn stores(&self, health: &Health) -> anyhow::Result<(Arc<dyn Bus>, Arc<dyn Index>)> {
+    pub fn stores(&self, health: &Health) -> anyhow::Result<(Arc<dyn Bus>, Arc<Elasticsearch>)> {
         let bus = KafkaBus::open(self.bus.clone())?;
         let index = Elasticsearch::open(&self.index, health.condition("index"))?;
         Ok((Arc::new(bus), Arc::new(index)))
@@ -79,8 +79,9 @@ impl Service for ProcessorService {
     async fn serve(self, context: Context) -> anyhow::Result<Exit> {
         let grace = self.config.shutdown_grace;
         let (bus, index) = self.stores(&context.health)?;
+        index.observe(&context.meter);
         let letters = tokio::spawn(dead_letter::watch(Arc::clone(&bus), context.clone()));
-        let processor = Processor::new(self.config, Arc::clone(&bus), Arc::clone(&index), Arc::clone(&bus), context);
+        let processor = Processor::new(self.config, Arc::clone(&bus), index.clone(), Arc::clone(&bus), context);
         let ended = processor.run().await;
         letters.abort();
         // What is not committed is read again by whoever comes next.

@@ -90,7 +90,7 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
     };
     let grace = settings.up.shutdown_grace;
     let mut stages = Stages::default();
-    let stores = Stores::open(&settings, &data, &common.health).await?;
+    let stores = Stores::open(&settings, &data, &common.health, &common.telemetry.meter()).await?;
     start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
     if demo {
         start_demo(&mut stages, &data)?;

@@ -29,6 +29,7 @@ use logmesh_runtime::{
     health::{Condition, Health},
     shutdown::Exit,
 };
+use opentelemetry::metrics::Meter;
 use serde_json::json;
 
 use super::{data::DataDirectory, pipeline::Shares};
@@ -49,7 +50,7 @@ pub(super) struct Stores {
 
 impl Stores {
     /// Opens both, as the configuration says.
-    pub(super) async fn open(settings: &Settings, data: &DataDirectory, health: &Health) -> anyhow::Result<Self> {
+    pub(super) async fn open(settings: &Settings, data: &DataDirectory, health: &Health, meter: &Meter) -> anyhow::Result<Self> {
         let shares = Shares::of(settings.up.memory);
         let (bus, index) = (data.path().join("bus"), data.path().join("index"));
         let fresh = match &settings.bus {
@@ -66,7 +67,9 @@ impl Stores {
                 (embedded.clone(), Some(embedded))
             }
             IndexOptions::Elasticsearch(options) => {
-                (Arc::new(Elasticsearch::open(options, health.condition("index"))?), None)
+                let servers = Elasticsearch::open(options, health.condition("index"))?;
+                servers.observe(meter);
+                (Arc::new(servers), None)
             }
         };
         Ok(Self { bus, index, embedded, fresh })
