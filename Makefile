@@ -10,7 +10,7 @@ DATA ?= ./logmesh-data
 export LOGMESH_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) ($(shell git rev-parse --short=12 HEAD 2>/dev/null || echo no revision))
 
 # Binaries under test can be told to fail (an index that crawls, a clock that is off); those that people run cannot.
-FAULTS := --features logmesh/faults
+FAULTS := --features logmesh/faults,logmesh-bus/contract,logmesh-processor/contract
 
 .PHONY: help
 help: ## This list

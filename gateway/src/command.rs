@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use logmesh_bus::Bus as _;
 use logmesh_bus::config::read_shared;
-use logmesh_bus::kafka::{KafkaBus, KafkaOptions};
+use logmesh_bus::kafka::{KafkaBus, KafkaOptions, check};
 use logmesh_certs::TlsSource;
 use logmesh_runtime::Context;
 use logmesh_runtime::admin;
 use logmesh_runtime::config::{Root, Secret};
-use logmesh_runtime::finding::Finding;
+use logmesh_runtime::finding::{Finding, Verdict};
 use logmesh_runtime::service::Service;
 use logmesh_runtime::shutdown::Exit;
 
@@ -41,7 +41,8 @@ impl Service for GatewayService {
     }
 
     async fn look(&self) -> Vec<Finding> {
-        Vec::new()
+        let found = check(self.bus.clone(), &self.bus.topics, None).await;
+        found.unwrap_or_else(|error| vec![Finding::new("bus", Verdict::Bad, error.to_string())])
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

@@ -1,16 +1,16 @@
 //! The processor as a process, the same for `logmesh-processor` and `logmesh processor`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use logmesh_bus::{
-    Bus,
+    Bus, BusError,
     config::read_shared,
-    kafka::{KafkaBus, KafkaOptions},
+    kafka::{KafkaBus, KafkaOptions, check},
 };
 use logmesh_runtime::{
     Context,
     config::{Root, Secret},
-    finding::Finding,
+    finding::{Finding, Verdict},
     health::Health,
     service::Service,
     shutdown::Exit,
@@ -23,6 +23,9 @@ use crate::{
         elasticsearch::{self, Elasticsearch, ElasticsearchOptions},
     },
 };
+
+/// How long the brokers may take to let go of a look.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A processor that is a process of its own.
 #[derive(Debug)]
@@ -51,6 +54,41 @@ impl ProcessorService {
     }
 }
 
+impl ProcessorService {
+    /// The topics that it would read now, those of their dead letters, and its group.
+    async fn look_at_bus(&self) -> Vec<Finding> {
+        let patterns = self.config.subscription().topics;
+        let topics = match topics(&self.bus, &patterns).await {
+            Ok(topics) => topics,
+            // What is wrong with the brokers is found below, in more words.
+            Err(_) => Vec::new(),
+        };
+        let mut findings = check(self.bus.clone(), &topics, Some(&self.config.group))
+            .await
+            .unwrap_or_else(|error| vec![Finding::new("bus", Verdict::Bad, error.to_string())]);
+        if topics.is_empty() && findings.iter().all(|finding| finding.verdict != Verdict::Bad) {
+            let words = format!("no topic matches {} yet", patterns.join(", "));
+            findings
+                .push(Finding::new("topics", Verdict::Doubtful, words).cured_by("check the gateways' configuration"));
+        }
+        findings
+    }
+}
+
+/// Topics that match, each followed by that of its tenant's dead letters.
+async fn topics(options: &KafkaOptions, patterns: &[String]) -> Result<Vec<String>, BusError> {
+    let bus = KafkaBus::open(options.clone())?;
+    let ranges = bus.ranges(patterns).await;
+    bus.close(CLOSE_WITHIN).await;
+    let mut topics: Vec<String> = ranges?.into_iter().map(|range| range.partition.topic.to_string()).collect();
+    let letters = |topic: &String| Some(format!("{}.{}", dead_letter::TOPIC, topic.split_once('.')?.1));
+    let letters: Vec<String> = topics.iter().filter_map(letters).collect();
+    topics.extend(letters);
+    topics.sort();
+    topics.dedup();
+    Ok(topics)
+}
+
 impl Service for ProcessorService {
     const NAME: &'static str = "logmesh-processor";
     const SECTIONS: &'static [&'static str] = &["processor", "bus", "index"];
@@ -61,7 +99,8 @@ impl Service for ProcessorService {
             // Not among the kinds asked for.
             IndexOptions::Embedded { .. } => ElasticsearchOptions::new([]),
         };
-        Self { config: Config::read(root), bus: read_shared(root), index }
+        let bus = KafkaOptions { keep: vec![dead_letter::topics()], ..read_shared(root) };
+        Self { config: Config::read(root), bus, index }
     }
 
     fn verify(&self) -> anyhow::Result<()> {
@@ -69,7 +108,9 @@ impl Service for ProcessorService {
     }
 
     async fn look(&self) -> Vec<Finding> {
-        elasticsearch::check(&self.index).await
+        let mut findings = self.look_at_bus().await;
+        findings.extend(elasticsearch::check(&self.index).await);
+        findings
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use logmesh_runtime::finding::{Finding, Verdict};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -20,36 +21,6 @@ use crate::{AppendError, BusError, TopicPartition};
 const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long each other question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// One thing that was tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What: `brokers`, `topic logs.default`, `group logmesh`.
-    pub what: String,
-    /// How it stands.
-    pub verdict: Verdict,
-    /// That in plain words, figures included.
-    pub says: String,
-    /// What to do about it; `None` where nothing is to be done, or `says` says it.
-    pub cure: Option<String>,
-}
-
-/// How something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// As it should be.
-    Good,
-    /// It works, and is less safe than it could be.
-    Weak,
-    /// It does not work.
-    Bad,
-}
-
-impl Finding {
-    fn new(what: impl Into<String>, verdict: Verdict, says: impl Into<String>, cure: Option<String>) -> Self {
-        Self { what: what.into(), verdict, says: says.into(), cure }
-    }
-}
 
 /// Tries the brokers, each topic, and whether the group's commits can be read. Writes nothing and makes nothing. Takes
 /// some ten seconds when nobody answers; what cannot be tried then is left out.
@@ -81,7 +52,7 @@ pub async fn check(options: KafkaOptions, topics: &[String], group: Option<&str>
 }
 
 fn reach(cluster: &Cluster) -> Finding {
-    let bad = |says: String| Finding::new("brokers", Verdict::Bad, says, None);
+    let bad = |says: String| Finding::new("brokers", Verdict::Bad, says);
     let client = BaseConsumer::<Watch>::from_config_and_context(&cluster.config("check"), cluster.watch("check"));
     let client = match client {
         Ok(client) => client,
@@ -95,7 +66,7 @@ fn reach(cluster: &Cluster) -> Finding {
             let brokers = metadata.brokers();
             let names: Vec<_> = brokers.iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
             let says = format!("{} answer as a cluster: {}", brokers.len(), names.join(", "));
-            return Finding::new("brokers", Verdict::Good, says, None);
+            return Finding::new("brokers", Verdict::Good, says);
         }
         client.poll(Duration::ZERO);
         // What is refused now is refused in ten seconds too; what cannot be reached may only be slow.
@@ -123,20 +94,20 @@ fn judge(cluster: &Cluster, topic: &str, found: Result<Option<TopicFacts>, Appen
             let cure = facts.refusal().or_else(|| facts.trouble());
             let verdict = if cure.is_some() { Verdict::Bad } else { Verdict::Good };
             match facts.weakness().filter(|_| cure.is_none()) {
-                Some(weakness) => Finding::new(what, Verdict::Weak, says, Some(weakness)),
-                None => Finding::new(what, verdict, says, cure),
+                Some(weakness) => Finding::new(what, Verdict::Doubtful, says).cured_by(weakness),
+                None => Finding { cure, ..Finding::new(what, verdict, says) },
             }
         }
         Ok(None) if cluster.options.create_topics.is_some() && !cluster.needs_token() => {
-            Finding::new(what, Verdict::Good, "does not exist yet, and is made when it is first written", None)
+            Finding::new(what, Verdict::Good, "does not exist yet, and is made when it is first written")
         }
         Ok(None) => {
             let cure = format!(
                 "kafka-topics --create --topic {topic} --partitions 6 --replication-factor 3 --config min.insync.replicas=2"
             );
-            Finding::new(what, Verdict::Bad, "does not exist", Some(cure))
+            Finding::new(what, Verdict::Bad, "does not exist").cured_by(cure)
         }
-        Err(error) => Finding::new(what, Verdict::Bad, error.to_string(), None),
+        Err(error) => Finding::new(what, Verdict::Bad, error.to_string()),
     }
 }
 
@@ -161,13 +132,14 @@ async fn try_group(cluster: &Arc<Cluster>, group: &str, partition: TopicPartitio
     let asked = readers.ask(group.to_owned(), move |_, reader| Ok(commits(reader, &partition))).await;
     readers.close();
     match asked {
-        Ok(Ok(())) => Finding::new(what, Verdict::Good, "its commits can be read", None),
+        Ok(Ok(())) => Finding::new(what, Verdict::Good, "its commits can be read"),
         Ok(Err(error)) => {
             let denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
             let cure =
                 denied.then(|| format!("allow Read on the group: kafka-acls --add --operation Read --group {group} …"));
-            Finding::new(what, Verdict::Bad, format!("its commits cannot be read: {error}"), cure)
+            let says = format!("its commits cannot be read: {error}");
+            Finding { cure, ..Finding::new(what, Verdict::Bad, says) }
         }
-        Err(error) => Finding::new(what, Verdict::Bad, error.to_string(), None),
+        Err(error) => Finding::new(what, Verdict::Bad, error.to_string()),
     }
 }

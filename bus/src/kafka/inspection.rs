@@ -16,6 +16,7 @@ use super::conditions::Source;
 use super::lag::serve;
 use super::options::CreateTopics;
 use crate::AppendError;
+use crate::consumer::matches_pattern;
 
 /// What every topic must take, in bytes (DESIGN 4).
 pub(super) const RECORD_BYTES_LEAST: u64 = 640 << 10;
@@ -183,10 +184,14 @@ pub(super) async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopic
         return Err(unfit(topic, reason));
     }
     let name = topic.to_owned();
+    let keep = cluster.options.keep.iter().any(|pattern| matches_pattern(pattern, topic));
     let made = with_admin(cluster, async move |admin, options| {
         let replication = how.replication.map_or(-1, i32::from);
         let partitions = i32::try_from(how.partitions).unwrap_or(i32::MAX);
-        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+        let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+        if keep {
+            new = new.set("retention.ms", "-1").set("retention.bytes", "-1");
+        }
         admin.create_topics(&[new], options).await
     });
     let code = match made.await?.map(|results| results.into_iter().next()) {

@@ -43,7 +43,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::check::{Finding, Verdict, check};
+pub use self::check::check;
 use self::client::Cluster;
 use self::consumer::KafkaConsumer;
 pub use self::inspection::TopicFacts;

@@ -25,6 +25,9 @@ pub struct KafkaOptions {
     pub linger: Duration,
     /// Topics that are missing are made so when they are first written; `None` = never: their lanes are held.
     pub create_topics: Option<CreateTopics>,
+    /// Names and patterns, as in [`Subscription::topics`](crate::Subscription::topics), of topics whose records nothing but their
+    /// group's progress may remove: they are made without retention by time or size.
+    pub keep: Vec<String>,
     /// Topics that are known at the start: they are looked at before anyone writes to them.
     pub topics: Vec<String>,
     /// Who of a group gets what.
@@ -151,6 +154,7 @@ impl KafkaOptions {
             queue_bytes: 32 << 20,
             linger: Duration::from_millis(2),
             create_topics: None,
+            keep: Vec::new(),
             topics: Vec::new(),
             assignor: Assignor::default(),
             session_timeout: Duration::from_secs(10),

@@ -12,7 +12,7 @@ use http::StatusCode;
 use logmesh_bus::{
     Bus,
     config::{BusConfig, LocalConfig},
-    kafka::KafkaBus,
+    kafka::{KafkaBus, KafkaOptions},
     local::{LocalBus, LocalOptions},
 };
 use logmesh_processor::{
@@ -50,7 +50,12 @@ pub(super) struct Stores {
 
 impl Stores {
     /// Opens both, as the configuration says.
-    pub(super) async fn open(settings: &Settings, data: &DataDirectory, health: &Health, meter: &Meter) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        settings: &Settings,
+        data: &DataDirectory,
+        health: &Health,
+        meter: &Meter,
+    ) -> anyhow::Result<Self> {
         let shares = Shares::of(settings.up.memory);
         let (bus, index) = (data.path().join("bus"), data.path().join("index"));
         let fresh = match &settings.bus {
@@ -59,7 +64,10 @@ impl Stores {
         };
         let bus: Arc<dyn Bus> = match &settings.bus {
             BusConfig::Local(local) => Arc::new(open_local(bus, *local, settings, &shares).await?),
-            BusConfig::Kafka(options) => Arc::new(KafkaBus::open(options.clone())?),
+            BusConfig::Kafka(options) => {
+                let keep = vec![dead_letter::topics()];
+                Arc::new(KafkaBus::open(KafkaOptions { keep, ..options.clone() })?)
+            }
         };
         let (index, embedded): (Arc<dyn Index>, _) = match &settings.index {
             IndexOptions::Embedded { retention_days } => {
