@@ -25,6 +25,8 @@ setup: ## Install missing system packages (Debian), or name them
 	command -v git >/dev/null || packages+=(git); \
 	command -v pkg-config >/dev/null || packages+=(pkg-config); \
 	pkg-config --exists openssl 2>/dev/null || packages+=(libssl-dev); \
+	command -v curl >/dev/null || packages+=(curl); \
+	command -v systemd-analyze >/dev/null || packages+=(systemd); \
 	command -v mvn >/dev/null || packages+=(maven); \
 	jdk=openjdk-17-jdk-headless; \
 	for javac in "$${JAVA_HOME:-}/bin/javac" javac /usr/lib/jvm/*/bin/javac; do \
