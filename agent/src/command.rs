@@ -7,13 +7,13 @@ use logmesh_certs::TlsSource;
 use logmesh_runtime::{
     Context,
     config::{Root, Secret},
-    finding::Finding,
+    finding::{Finding, Verdict},
     process::Options,
     service::Service,
     shutdown::Exit,
 };
 
-use crate::{Agent, Config};
+use crate::{Agent, Config, ship::look::look};
 
 /// An agent that is a process of its own.
 #[derive(Debug)]
@@ -33,7 +33,12 @@ impl Service for AgentService {
     }
 
     async fn look(&self) -> Vec<Finding> {
-        Vec::new()
+        match self.0.tls.clone().map(TlsSource::load) {
+            Some(Ok(tls)) => look(&self.0.gateways, &tls).await,
+            Some(Err(error)) => vec![Finding::new("certificates", Verdict::Bad, error.to_string())],
+            // Reading the configuration has said so.
+            None => Vec::new(),
+        }
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

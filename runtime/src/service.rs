@@ -126,12 +126,8 @@ async fn serve<S: Service>(service: S, telemetry: TelemetryConfig, shutdown: Shu
     let (address, token) = service.admin();
     let listener = admin::listen(address).await?;
     tracing::info!(address = %listener.local_addr()?, "admin address");
-    let shown = Admin {
-        health: context.health.clone(),
-        telemetry: telemetry.clone(),
-        status: context.status.clone(),
-        token,
-    };
+    let shown =
+        Admin { health: context.health.clone(), telemetry: telemetry.clone(), status: context.status.clone(), token };
     // The admin address outlives the service, so that its last moments can be seen.
     let seen = Shutdown::new();
     let serving = tokio::spawn(admin::serve(listener, shown, Router::new(), seen.clone()));

@@ -11,6 +11,7 @@
 pub mod connect;
 mod endpoints;
 mod finder;
+pub mod look;
 pub mod outbox;
 mod session;
 #[cfg(test)]
