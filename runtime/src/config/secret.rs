@@ -1,6 +1,7 @@
 //! A value that may be used and never shown.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::fault::Place;
@@ -11,21 +12,41 @@ use super::state::env_name;
 use super::value::{Item, Node, Table, Value, quoted};
 
 /// A secret read from a file or the environment when the configuration was loaded. Debug and Display are masked; only
-/// [`expose`](Self::expose) gives the value, so that every use is found by its name.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+/// [`expose`](Self::expose) gives the value, so that every use is found by its name. Two of the same value are equal.
+#[derive(Clone)]
+pub struct Secret {
+    value: String,
+    /// Where it was read; `None` = in the environment, which does not change while a process runs.
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Takes `value` into custody.
     pub fn new(value: impl Into<String>) -> Secret {
-        Secret(value.into())
+        Secret { value: value.into(), file: None }
     }
 
     /// The value itself: for the wire, never for a message.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
+    }
+
+    /// What its file holds now, if that is another secret: for whoever was refused with this one. `None` also while the file
+    /// cannot be read or is empty, as one that is just being replaced may be.
+    pub fn renewed(&self) -> Option<Secret> {
+        let file = self.file.clone()?;
+        let value = without_line_end(std::fs::read_to_string(&file).ok()?);
+        (!value.is_empty() && value != self.value).then_some(Secret { value, file: Some(file) })
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.value == other.value
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,18 +120,24 @@ impl Section {
 
     /// The secret, and the reference to it that may be shown.
     fn secret_from(&self, part: &str, name: &str) -> Result<(Secret, String), String> {
-        let value = if part == "file" {
+        let (value, file) = if part == "file" {
             let text = std::fs::read_to_string(name)
                 .map_err(|error| format!("the file \"{name}\" cannot be read: {error}"))?;
-            text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
+            (without_line_end(text), Some(PathBuf::from(name)))
         } else {
-            self.state.borrow().env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not set"))?
+            let value = self.state.borrow().env.get(name).cloned();
+            (value.ok_or_else(|| format!("the variable {name} is not set"))?, None)
         };
         if value.is_empty() {
             return Err(format!("the {} {name} is empty", if part == "file" { "file" } else { "variable" }));
         }
-        Ok((Secret::new(value), format!("{{ {part} = {} }}", quoted(name))))
+        Ok((Secret { value, file }, format!("{{ {part} = {} }}", quoted(name))))
     }
+}
+
+/// Editors end a file with a newline, which is no part of the secret.
+fn without_line_end(text: String) -> String {
+    text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
 }
 
 /// Hides the password of a URL that carries one, for values that are text but may hold such (a proxy). A password may hold

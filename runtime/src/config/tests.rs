@@ -260,6 +260,26 @@ fn a_secret_comes_from_a_file_or_a_variable_and_is_never_shown() {
 }
 
 #[test]
+fn a_secret_is_renewed_where_it_lies() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("key");
+    let write = |text: &str| std::fs::write(&file, text).expect("writable");
+    write("hunter2\n");
+    let text = format!("[index]\na = {{ file = {:?} }}\nb = {{ env = \"ES_KEY\" }}\n", file.display().to_string());
+    let root = root(&text).env(variables(&[("ES_KEY", "hunter2")]));
+    let index = root.section("index");
+    let (secret, fixed) = (index.secret("a").expect("a"), index.secret("b").expect("b"));
+    assert_eq!((secret.renewed(), fixed.renewed()), (None, None), "nothing has changed");
+    write("hunter3\r\n");
+    let renewed = secret.renewed().expect("another one");
+    assert_eq!((renewed.expose(), renewed.renewed()), ("hunter3", None));
+    write("");
+    assert_eq!(renewed.renewed(), None, "a file that is being replaced");
+    std::fs::remove_file(&file).expect("removable");
+    assert_eq!(renewed.renewed(), None, "a file that is being replaced");
+}
+
+#[test]
 fn a_secret_in_the_clear_is_a_fault_that_does_not_repeat_it() {
     let root = root(
         "[index]\na = \"hunter2\"\nb = { file = \"/nonexistent/key\" }\nc = { env = \"UNSET\" }\nd = { fil = \"x\" }\n",
