@@ -18,6 +18,7 @@
 //! - A conflict is answered from the primary shard's memory: in the moment between a write and its sync, a power cut on
 //!   every copy at once could still take the document that a repeat of it was told of.
 
+mod access;
 mod answer;
 mod body;
 mod check;
@@ -47,11 +48,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use access::OpenError;
 pub use check::{check, minimal_role};
 pub use counters::Counts;
 pub use options::{Authentication, ElasticsearchOptions};
 pub use server::{Product, Server};
-pub use transport::OpenError;
 
 use self::{
     body::Target,

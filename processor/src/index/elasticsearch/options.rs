@@ -50,6 +50,25 @@ pub enum Authentication {
     Bearer(Secret),
 }
 
+impl Authentication {
+    /// The same with what the secret's file holds now, if that is another one that a request can carry.
+    pub(super) fn renewed(&self) -> Option<Self> {
+        match self {
+            Self::None => None,
+            Self::Basic { username, password } => {
+                Some(Self::Basic { username: username.clone(), password: password.renewed()? })
+            }
+            Self::ApiKey(key) => key.renewed().filter(fits_header).map(Self::ApiKey),
+            Self::Bearer(token) => token.renewed().filter(fits_header).map(Self::Bearer),
+        }
+    }
+}
+
+/// Basic credentials are encoded; these go out as they are.
+fn fits_header(secret: &Secret) -> bool {
+    secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 impl ElasticsearchOptions {
     /// The defaults, for the servers at these addresses.
     #[must_use]
@@ -115,8 +134,7 @@ fn authentication(section: &Section) -> Authentication {
         section.fault(there, format!("is useless without `{missing}`"), format!("set `{missing}` too"));
     }
     for (key, secret) in [("api_key", &api_key), ("bearer", &bearer)] {
-        let fits = |secret: &Secret| secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
-        if secret.as_ref().is_some_and(|secret| !fits(secret)) {
+        if secret.as_ref().is_some_and(|secret| !fits_header(secret)) {
             section.fault(
                 key,
                 "holds letters that no HTTP header can carry",

@@ -1,61 +1,29 @@
 //! Requests to one cluster: which node, with what credentials, and what went wrong in plain words.
 //!
-//! Owns a [`Transport`] for each node, with its own pool of connections, and the choice between them. It retries nothing.
+//! Owns the [`Access`] to each node, with its own pool of connections, and the choice between them. What it sends again is
+//! only what a node refused to hear, when certificates or secrets were renewed where they lie meanwhile.
 
 use std::{
     error::Error as StdError,
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use elasticsearch::{
-    auth::Credentials,
-    cert::{Certificate, CertificateValidation},
-    http::{
-        Method,
-        headers::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
-        transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
-    },
+use elasticsearch::http::{
+    Method,
+    headers::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
+    access::{Access, OpenError},
     nodes::Nodes,
-    options::{Authentication, ElasticsearchOptions},
+    options::ElasticsearchOptions,
 };
 
 /// Largest answer in bytes that is read: a bulk of 100,000 refused documents stays below.
 const ANSWER_BYTES_MAX: u64 = 128 << 20;
-
-/// Why a cluster cannot be spoken to at all.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The CA's file cannot be read.
-    #[error("the CA {path} of the index servers cannot be read: {source}; correct `tls.ca` in [index]")]
-    ReadCa {
-        /// The file.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The CA's file holds no certificate.
-    #[error("the CA {path} of the index servers holds no PEM certificate; correct `tls.ca` in [index]")]
-    ParseCa {
-        /// The file.
-        path: String,
-    },
-    /// An address is none.
-    #[error(
-        "`{url}` is no address of an index server: {words}; write it as \"https://host:9200\" in `urls` of [index]"
-    )]
-    Url {
-        /// As configured.
-        url: String,
-        /// Why.
-        words: String,
-    },
-}
 
 /// What a server answered.
 #[derive(Clone, Debug)]
@@ -128,36 +96,20 @@ impl<'r> Request<'r> {
 /// The cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    transports: Vec<(String, Transport)>,
+    options: ElasticsearchOptions,
+    access: Mutex<Arc<Access>>,
     nodes: Mutex<Nodes>,
 }
 
 impl Cluster {
     pub(super) fn new(options: &ElasticsearchOptions) -> Result<Self, OpenError> {
-        let authority = options.ca.as_ref().map(|path| read_ca(path)).transpose()?;
-        let transport = |url: &String| {
-            let wrong = |words: String| OpenError::Url { url: url.clone(), words };
-            let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-            let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(parsed))
-                .timeout(options.request_timeout)
-                .enable_meta_header(false);
-            if let Some(credentials) = credentials(&options.authentication) {
-                builder = builder.auth(credentials);
-            }
-            if let Some((path, pem)) = &authority {
-                let certificate = Certificate::from_pem(pem).map_err(|_| OpenError::ParseCa { path: path.clone() })?;
-                builder = builder.cert_validation(CertificateValidation::Full(certificate));
-            }
-            let transport = builder.build().map_err(|error| wrong(chain(&error)))?;
-            Ok((url.trim_end_matches('/').to_owned(), transport))
-        };
-        let transports = options.urls.iter().map(transport).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { nodes: Mutex::new(Nodes::new(transports.len())), transports })
+        let access = Mutex::new(Arc::new(Access::new(options)?));
+        Ok(Self { nodes: Mutex::new(Nodes::new(options.urls.len())), access, options: options.clone() })
     }
 
     /// The nodes' addresses.
     pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
-        self.transports.iter().map(|(url, _)| url.as_str())
+        self.options.urls.iter().map(|url| url.trim_end_matches('/'))
     }
 
     /// Sends a request to the node whose turn it is. A node that does not answer, or answers that it cannot serve, is set
@@ -182,12 +134,30 @@ impl Cluster {
 
     /// Whether any node is not set aside.
     pub(super) fn has_nodes_left(&self) -> bool {
-        self.with_nodes(|nodes| nodes.aside(Instant::now())) < self.transports.len()
+        self.with_nodes(|nodes| nodes.aside(Instant::now())) < self.options.urls.len()
     }
 
-    /// Sends a request to one node.
+    /// Sends a request to one node. One that does not trust us, or that we do not trust, gets it once more if what decides
+    /// that was renewed where it lies.
     pub(super) async fn send_to(&self, node: usize, request: Request<'_>) -> Result<Reply, Failure> {
-        let Some((url, transport)) = self.transports.get(node) else {
+        let access = self.access();
+        let result = self.send_by(&access, node, request.clone()).await;
+        let distrust = match &result {
+            Ok(reply) => reply.status == 401,
+            Err(Failure::Connect(_)) => true,
+            Err(Failure::Timeout(_) | Failure::CutInSending(_) | Failure::Cut(_)) => false,
+        };
+        if !distrust {
+            return result;
+        }
+        match self.renew(&access) {
+            Some(access) => self.send_by(&access, node, request).await,
+            None => result,
+        }
+    }
+
+    async fn send_by(&self, access: &Access, node: usize, request: Request<'_>) -> Result<Reply, Failure> {
+        let (Some(url), Some(transport)) = (self.urls().nth(node), access.transport(node)) else {
             return Err(Failure::Connect("no index server is configured".to_owned()));
         };
         let headers = request.headers();
@@ -203,28 +173,28 @@ impl Cluster {
         Ok(Reply { status, body, retry_after: retry_after.map(Duration::from_secs) })
     }
 
+    fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another access than the one that was refused, if there is one by now. What cannot work is said and changes nothing.
+    fn renew(&self, refused: &Arc<Access>) -> Option<Arc<Access>> {
+        let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&access, refused) {
+            match access.renewed(&self.options)? {
+                Ok(renewed) => *access = Arc::new(renewed),
+                Err(error) => {
+                    tracing::warn!(%error, "what was changed of the way to the index servers cannot work; keeping the old one");
+                    return None;
+                }
+            }
+            tracing::info!("took renewed certificates or secrets for the index servers");
+        }
+        Some(Arc::clone(&access))
+    }
+
     fn with_nodes<T>(&self, act: impl FnOnce(&mut Nodes) -> T) -> T {
         act(&mut self.nodes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-fn read_ca(path: &std::path::Path) -> Result<(String, Vec<u8>), OpenError> {
-    let shown = path.display().to_string();
-    std::fs::read(path).map(|pem| (shown.clone(), pem)).map_err(|source| OpenError::ReadCa { path: shown, source })
-}
-
-fn credentials(authentication: &Authentication) -> Option<Credentials> {
-    match authentication {
-        Authentication::None => None,
-        Authentication::Basic { username, password } => {
-            Some(Credentials::Basic(username.clone(), password.expose().to_owned()))
-        }
-        // Elasticsearch shows keys in both forms.
-        Authentication::ApiKey(key) => Some(match key.expose().split_once(':') {
-            Some((id, secret)) => Credentials::ApiKey(id.to_owned(), secret.to_owned()),
-            None => Credentials::EncodedApiKey(key.expose().to_owned()),
-        }),
-        Authentication::Bearer(token) => Some(Credentials::Bearer(token.expose().to_owned())),
     }
 }
 
@@ -257,7 +227,7 @@ fn failure(url: &str, error: &elasticsearch::Error, answering: bool) -> Failure 
     }
 }
 
-fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+pub(super) fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
         let error = next?;
@@ -268,8 +238,4 @@ fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
