@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -104,6 +104,19 @@ fn has_leaders(client: &rdkafka::client::Client, name: &str, partitions: i32) ->
     let topic = metadata.topics().first().context("no metadata")?;
     let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();
     ensure!(i32::try_from(led)? == partitions, "{led} of {partitions} partitions of {name} have a leader");
+    Ok(())
+}
+
+/// Gives a topic these settings instead of those that it had.
+pub(super) fn alter_topic(bootstrap: &str, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let topic = AlterConfig::new(ResourceSpecifier::Topic(name));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+    let answers = block_on(async { Ok(admin.alter_configs([&topic], &options).await?) })?;
+    for answer in answers {
+        answer.map_err(|(_, code)| anyhow::anyhow!("topic {name} was not altered: {code}"))?;
+    }
     Ok(())
 }
 

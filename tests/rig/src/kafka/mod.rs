@@ -136,6 +136,15 @@ impl Kafka {
         client::create_topic(&self.bootstrap(), name, partitions, 1, config)
     }
 
+    /// Gives a topic these settings; all others fall back to the broker's.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses it or does not answer.
+    pub fn alter_topic(&self, name: &str, config: &[(&str, &str)]) -> Result<()> {
+        client::alter_topic(&self.bootstrap(), name, config)
+    }
+
     /// Deletes a topic.
     ///
     /// # Errors
