@@ -13,8 +13,6 @@ use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 use tower_service::Service;
 
-use super::endpoints::Target;
-
 /// From a name to its addresses.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -53,6 +51,23 @@ impl std::fmt::Display for Endpoint {
             return write!(formatter, "[{}]:{}", self.host, self.port);
         }
         write!(formatter, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Where to connect: one address of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The name, which the gateway's certificate must bear.
+    pub(super) endpoint: Endpoint,
+    /// The address.
+    pub(super) address: SocketAddr,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.endpoint.to_string();
+        let address = self.address.to_string();
+        if name == address { formatter.write_str(&name) } else { write!(formatter, "{name} ({address})") }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use super::connect::Endpoint;
+use super::connect::{Endpoint, Target};
 
 /// How long an address is set aside after its first failure; each further one doubles it.
 const ASIDE_MIN: Duration = Duration::from_secs(2);
@@ -17,23 +17,6 @@ const ASIDE_MAX: Duration = Duration::from_secs(120);
 const AVOID_MAX: Duration = Duration::from_secs(300);
 /// Addresses of one name that are known at a time.
 const ADDRESSES_MAX: usize = 64;
-
-/// Where to connect: one address of one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    /// The name, which the gateway's certificate must bear.
-    pub(super) endpoint: Endpoint,
-    /// The address.
-    pub(super) address: SocketAddr,
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.endpoint.to_string();
-        let address = self.address.to_string();
-        if name == address { formatter.write_str(&name) } else { write!(formatter, "{name} ({address})") }
-    }
-}
 
 /// How an address has fared.
 #[derive(Clone, Copy, Debug, Default)]

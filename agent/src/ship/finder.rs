@@ -22,9 +22,9 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     Link, Settings,
-    connect::{ConnectError, Endpoint, connect, resolve},
+    connect::{ConnectError, Endpoint, Target, connect, resolve},
     describe_status,
-    endpoints::{Endpoints, Target},
+    endpoints::Endpoints,
 };
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);

@@ -9,9 +9,8 @@ use logmesh_runtime::finding::{Finding, Verdict};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{
-    connect::{Endpoint, connect, resolve},
+    connect::{Endpoint, Target, connect, resolve},
     describe_status,
-    endpoints::Target,
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

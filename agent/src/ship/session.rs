@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::{
-    Ended, Outcome, Work, describe_status,
-    endpoints::Target,
+    Ended, Outcome, Work,
+    connect::Target,
+    describe_status,
     finder::{Finder, Ready},
 };
 use crate::parcel::Answer;

@@ -49,6 +49,11 @@ impl Cluster {
         Ok(Self { options, conditions: Arc::new(Conditions::new()), security, process })
     }
 
+    /// An error in the words of the trouble behind it, where one is known.
+    pub(super) fn reason_of(&self, error: &KafkaError) -> String {
+        self.conditions.trouble(&Source::Brokers).unwrap_or_else(|| error.to_string())
+    }
+
     /// The way to the brokers now.
     pub(super) fn security(&self) -> Arc<Security> {
         Arc::clone(&self.security.lock().unwrap_or_else(PoisonError::into_inner))

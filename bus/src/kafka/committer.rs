@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::membership::{Ear, Heard};
+use super::ear::{Ear, Heard};
 use super::shared::Shared;
 use super::words::places;
 use crate::TopicPartition;

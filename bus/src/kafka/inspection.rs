@@ -12,7 +12,6 @@ use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Cluster, Watch};
-use super::conditions::Source;
 use super::lag::serve;
 use super::options::CreateTopics;
 use crate::AppendError;
@@ -141,7 +140,7 @@ fn no_facts(cluster: &Cluster, topic: &str, error: &KafkaError) -> Result<Option
         let reason = "the brokers' access rules do not let this user see it: allow Describe and Write".to_owned();
         return Err(AppendError::Denied { topic: topic.to_owned(), reason });
     }
-    let reason = format!("looking at the topic `{topic}` failed: {}", reason_of(cluster, error));
+    let reason = format!("looking at the topic `{topic}` failed: {}", cluster.reason_of(error));
     Err(AppendError::Unavailable { reason })
 }
 
@@ -167,11 +166,6 @@ fn facts_of(metadata: &Metadata) -> KafkaResult<Option<TopicFacts>> {
     let (min_insync_replicas, max_message_bytes) = (None, None);
     let facts = TopicFacts { partitions, replication, in_sync, leaderless, min_insync_replicas, max_message_bytes };
     Ok((partitions > 0).then_some(facts))
-}
-
-/// An error in the words of the trouble behind it, where one is known.
-pub(super) fn reason_of(cluster: &Cluster, error: &KafkaError) -> String {
-    cluster.conditions.trouble(&Source::Brokers).unwrap_or_else(|| error.to_string())
 }
 
 #[allow(
@@ -202,7 +196,7 @@ pub(super) async fn create(cluster: &Arc<Cluster>, topic: &str, how: CreateTopic
         }
         Err(error) => {
             return Err(AppendError::Unavailable {
-                reason: format!("making the topic `{topic}` failed: {}", reason_of(cluster, &error)),
+                reason: format!("making the topic `{topic}` failed: {}", cluster.reason_of(&error)),
             });
         }
     };

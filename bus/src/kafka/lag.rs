@@ -13,7 +13,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Cluster, POLLS, Watch};
-use super::inspection::reason_of;
 use super::words::{list, offset_of, owned};
 use crate::{BusError, PartitionLag, TopicPartition};
 
@@ -167,5 +166,5 @@ pub(super) fn refused(cluster: &Cluster, what: &str, error: &KafkaError) -> BusE
     if denied {
         return BusError::Denied { what: what.to_owned(), reason: error.to_string() };
     }
-    BusError::Unavailable { reason: format!("asking about `{what}` failed: {}", reason_of(cluster, error)) }
+    BusError::Unavailable { reason: format!("asking about `{what}` failed: {}", cluster.reason_of(error)) }
 }

@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::client::Cluster;
 use super::commits::CommitFault;
 use super::conditions::Source;
+use super::ear::Heard;
 use super::fetcher::Fetcher;
-use super::membership::{Heard, Membership};
+use super::membership::Membership;
 use super::shared::Shared;
 use crate::{BusError, Subscription, TopicPartition};
 

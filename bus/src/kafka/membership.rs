@@ -2,21 +2,18 @@
 //!
 //! librdkafka is told that it is assigned nothing, so it fetches nothing and its queue holds events alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
-use super::client::{Cluster, POLLS, Watch, millis};
+use super::client::{Cluster, POLLS, millis};
 use super::committer::{Committer, Offsets};
+use super::ear::{Ear, Heard, answer};
 use super::shared::Shared;
-use super::words::{list, native_pattern, offset_of, owned, partitions_of};
+use super::words::{list, native_pattern, offset_of, owned};
 use crate::{Subscription, TopicPartition};
 
 /// The client, and the thread that commits through it.
@@ -24,28 +21,6 @@ pub(super) struct Membership {
     /// Before the client: it has a share of it, and the last to let go of it leaves the group.
     committer: Committer,
     client: Arc<BaseConsumer<Ear>>,
-}
-
-/// What the client hears.
-pub(super) struct Ear {
-    watch: Watch,
-    heard: Mutex<Vec<Heard>>,
-    /// Rebalances are answered at once: nobody drains any more.
-    leaving: AtomicBool,
-}
-
-/// What the group says.
-pub(super) enum Heard {
-    /// These are to be read here.
-    Assigned(Vec<TopicPartition>),
-    /// These are wanted elsewhere, and the group waits.
-    Revoked(Vec<TopicPartition>),
-    /// Everything was taken away, and nobody waits.
-    Lost,
-    /// How a commit went.
-    Committed(Vec<(TopicPartition, Result<(), RDKafkaErrorCode>)>),
-    /// Something went wrong; what the way to the brokers suffers from is told as a condition.
-    Error(KafkaError),
 }
 
 impl Membership {
@@ -61,7 +36,7 @@ impl Membership {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error");
-        let ear = Ear { watch: cluster.watch("member"), heard: Mutex::default(), leaving: AtomicBool::new(false) };
+        let ear = Ear::new(cluster.watch("member"));
         let mut client = BaseConsumer::from_config_and_context(&config, ear)?;
         client.set_nonempty_callback(shared.waker());
         let topics: Vec<_> = subscription.topics.iter().map(|topic| native_pattern(topic)).collect();
@@ -75,19 +50,18 @@ impl Membership {
     /// Lets the group say what it has to say, and whether there may be more.
     pub(super) fn hear(&self) -> (Vec<Heard>, bool) {
         let ear = self.client.context();
-        let before = ear.watch.served();
+        let before = ear.watch().served();
         for _ in 0..POLLS {
-            let served = ear.watch.served();
+            let served = ear.watch().served();
             match self.client.poll(Duration::ZERO) {
                 Some(Err(error)) => ear.heard(Heard::Error(error)),
                 // Nothing is fetched here.
                 Some(Ok(_)) => {}
-                None if served == ear.watch.served() => break,
+                None if served == ear.watch().served() => break,
                 None => {}
             }
         }
-        let heard = std::mem::take(&mut *ear.heard.lock().unwrap_or_else(PoisonError::into_inner));
-        (heard, ear.watch.served() != before)
+        (ear.take(), ear.watch().served() != before)
     }
 
     /// Whether what is held was taken away in the meantime.
@@ -97,7 +71,7 @@ impl Membership {
 
     /// The brokers answered.
     pub(super) fn alive(&self) {
-        self.client.context().watch.alive();
+        self.client.context().watch().alive();
     }
 
     /// Hands over a commit; the one before has been answered.
@@ -137,58 +111,8 @@ impl Membership {
 
     /// From now on nothing is drained any more. Dropping then leaves the group, for which it blocks.
     pub(super) fn prepare_to_leave(&self) {
-        self.client.context().leaving.store(true, Ordering::Release);
+        self.client.context().leave();
         // One that waits for an answer would hold up the end; one that does not is unharmed.
         let _ = answer(&self.client, false);
-    }
-}
-
-/// Tells librdkafka that a rebalance was taken note of.
-fn answer(client: &BaseConsumer<Ear>, assigned: bool) -> KafkaResult<()> {
-    let nothing = TopicPartitionList::new();
-    match (client.rebalance_protocol(), assigned) {
-        (RebalanceProtocol::Cooperative, true) => client.incremental_assign(&nothing),
-        (RebalanceProtocol::Cooperative, false) => client.incremental_unassign(&nothing),
-        (RebalanceProtocol::Eager | RebalanceProtocol::None, true) => client.assign(&nothing),
-        (RebalanceProtocol::Eager | RebalanceProtocol::None, false) => client.unassign(),
-    }
-}
-
-impl Ear {
-    /// Keeps something for [`Membership::hear`].
-    pub(super) fn heard(&self, heard: Heard) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
-    }
-}
-
-impl ClientContext for Ear {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.watch.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.watch.error(error, reason);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.watch.generate_oauth_token(config)
-    }
-}
-
-impl ConsumerContext for Ear {
-    fn rebalance(&self, client: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        self.watch.serve();
-        let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.leaving.load(Ordering::Acquire) {
-            let _ = answer(client, assigned);
-            return;
-        }
-        self.heard(match (assigned, !assigned && client.assignment_lost()) {
-            (true, _) => Heard::Assigned(partitions_of(partitions)),
-            (false, true) => Heard::Lost,
-            (false, false) => Heard::Revoked(partitions_of(partitions)),
-        });
     }
 }

@@ -17,6 +17,7 @@ mod commits;
 mod committer;
 mod conditions;
 mod consumer;
+mod ear;
 mod fetcher;
 mod inspection;
 mod lag;

@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod mesh;
 mod pipeline;
+mod shares;
 mod stage;
 mod stores;
 

@@ -32,6 +32,7 @@ use super::{
     demo::Demo,
     demo_directory,
     mesh::Mesh,
+    shares::Shares,
     stage::Stages,
     stores::{self, Stores},
 };
@@ -58,21 +59,6 @@ impl Common {
             status: self.status.clone(),
             shutdown: shutdown.clone(),
         }
-    }
-}
-
-/// Fixed shares of the memory, in bytes: no stage ever waits for another's.
-pub(super) struct Shares {
-    agent: u64,
-    pub(super) gateway: u64,
-    processor: u64,
-    pub(super) index: u64,
-}
-
-impl Shares {
-    pub(super) fn of(memory: u64) -> Self {
-        let twelfth = memory / 12;
-        Self { agent: twelfth, gateway: 3 * twelfth, processor: 3 * twelfth, index: 5 * twelfth }
     }
 }
 
@@ -200,20 +186,12 @@ fn start_parts(
     };
     start_agent(stages, common, agent, &mesh, clock)?;
 
-    let mut gateway = logmesh_gateway::Config {
+    let gateway = logmesh_gateway::Config {
         memory: shares.gateway,
         shutdown_grace: settings.up.shutdown_grace.mul_f64(0.12),
-        // There is no other gateway to move to.
-        session_age_max: Duration::ZERO,
         ..settings.gateway
     };
-    if gateway.policy.is_empty() {
-        let (identity, tenant) = (mesh.agents.clone(), TENANT.to_owned());
-        gateway.policy.push(PolicyRule { identity, tenant, topics, rate_limit: None });
-    }
-    let shutdown = Shutdown::new();
-    let gateway = Gateway::new(gateway, Arc::clone(&mesh.gateway), stores.bus.clone(), common.context(&shutdown))?;
-    stages.start("gateway", shutdown, async move { Ok(gateway.run(ingest).await) });
+    start_gateway(stages, common, gateway, &mesh, topics, (ingest, Arc::clone(&stores.bus)))?;
 
     let memory_bytes = usize::try_from(shares.processor).unwrap_or(usize::MAX);
     let processor = logmesh_processor::Config { memory_bytes, ..settings.processor };
@@ -247,6 +225,24 @@ fn start_agent(
     let shutdown = Shutdown::new();
     let agent = Agent::new(config, Arc::clone(&mesh.agent), common.context(&shutdown))?.with_clock(clock);
     stages.start("agent", shutdown, async move { Ok(agent.run().await) });
+    Ok(())
+}
+
+fn start_gateway(
+    stages: &mut Stages,
+    common: &Common,
+    mut config: logmesh_gateway::Config,
+    mesh: &Mesh,
+    topics: Vec<String>,
+    (ingest, bus): (TcpListener, Arc<dyn Bus>),
+) -> anyhow::Result<()> {
+    if config.policy.is_empty() {
+        let (identity, tenant) = (mesh.agents.clone(), TENANT.to_owned());
+        config.policy.push(PolicyRule { identity, tenant, topics, rate_limit: None });
+    }
+    let shutdown = Shutdown::new();
+    let gateway = Gateway::new(config, Arc::clone(&mesh.gateway), bus, common.context(&shutdown))?;
+    stages.start("gateway", shutdown, async move { Ok(gateway.run(ingest).await) });
     Ok(())
 }
 

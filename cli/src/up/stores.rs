@@ -32,7 +32,7 @@ use logmesh_runtime::{
 use opentelemetry::metrics::Meter;
 use serde_json::json;
 
-use super::{data::DataDirectory, pipeline::Shares};
+use super::{data::DataDirectory, shares::Shares};
 use crate::settings::Settings;
 
 /// How often retention is looked after.
