@@ -189,6 +189,8 @@ fn start_parts(
     let gateway = logmesh_gateway::Config {
         memory: shares.gateway,
         shutdown_grace: settings.up.shutdown_grace.mul_f64(0.12),
+        // There is no other gateway to move to.
+        session_age_max: Duration::ZERO,
         ..settings.gateway
     };
     start_gateway(stages, common, gateway, &mesh, topics, (ingest, Arc::clone(&stores.bus)))?;
