@@ -6,7 +6,7 @@ use super::*;
 
 /// A bus whose consumer is told what happens, and that remembers commits and releases.
 struct Scripted {
-    events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
+    events: Mutex<Option<mpsc::Receiver<Event>>>,
     seen: watch::Sender<Seen>,
     condition: watch::Sender<BusCondition>,
 }
@@ -21,13 +21,13 @@ struct Seen {
 }
 
 struct Member {
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     seen: watch::Sender<Seen>,
 }
 
 impl Scripted {
-    fn new() -> (Arc<Self>, mpsc::UnboundedSender<Event>) {
-        let (sender, events) = mpsc::unbounded_channel();
+    fn new() -> (Arc<Self>, mpsc::Sender<Event>) {
+        let (sender, events) = mpsc::channel(16);
         let (seen, condition) = (watch::channel(Seen::default()).0, watch::channel(BusCondition::Ok).0);
         (Arc::new(Self { events: Mutex::new(Some(events)), seen, condition }), sender)
     }
@@ -130,8 +130,8 @@ fn records(number: u32, offset: u64, line: &str) -> Event {
     Event::Records { partition: partition(number), records: vec![Delivered { offset, record }] }
 }
 
-fn send(events: &mpsc::UnboundedSender<Event>, script: impl IntoIterator<Item = Event>) {
-    script.into_iter().for_each(|event| events.send(event).expect("the processor reads"));
+fn send(events: &mpsc::Sender<Event>, script: impl IntoIterator<Item = Event>) {
+    script.into_iter().for_each(|event| events.try_send(event).expect("room for a script"));
 }
 
 #[tokio::test]
