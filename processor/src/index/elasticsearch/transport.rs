@@ -203,12 +203,7 @@ fn failure(url: &str, error: &elasticsearch::Error, answering: bool) -> Failure 
     let http = causes(error).find_map(|cause| cause.downcast_ref::<reqwest::Error>());
     let words = innermost(error);
     if http.is_some_and(reqwest::Error::is_connect) {
-        let cure = if words.contains("certificate") {
-            "; set `tls.ca` in [index] to the CA that signed the server's certificate"
-        } else {
-            ""
-        };
-        return Failure::Connect(format!("{url} cannot be reached: {words}{cure}"));
+        return Failure::Connect(format!("{url} cannot be reached: {}", unreachable(words)));
     }
     if http.is_some_and(reqwest::Error::is_timeout) {
         return Failure::Timeout(format!("{url} did not answer in time"));
@@ -225,6 +220,16 @@ fn failure(url: &str, error: &elasticsearch::Error, answering: bool) -> Failure 
     } else {
         Failure::Cut(format!("{url} closed the connection before its answer was whole: {words}"))
     }
+}
+
+/// Why there is no connection, with the cure where there is a usual one.
+fn unreachable(words: String) -> String {
+    const CURE: &str = "set `tls.ca` in [index] to the CA that signed the server's certificate";
+    // rustls has a name for it, and no words.
+    if words.contains("UnknownIssuer") {
+        return format!("its certificate is not signed by an authority that we trust; {CURE}");
+    }
+    if words.contains("certificate") { format!("{words}; {CURE}") } else { words }
 }
 
 pub(super) fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
