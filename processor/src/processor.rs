@@ -387,7 +387,7 @@ impl Work {
 /// Waits until the bus fares otherwise; a bus that says nothing any more never does. Cancel safe.
 async fn changed(condition: &mut watch::Receiver<BusCondition>) {
     if condition.changed().await.is_err() {
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 
