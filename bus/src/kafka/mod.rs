@@ -7,7 +7,7 @@
 //! How Kafka is used: acks=all from an idempotent producer; records go to partitions by the hash that Kafka's own
 //! clients use; groups of the classic protocol, whose commits are only ever made by hand; no topic is ever made by
 //! accident. Everything that librdkafka can only say in its error callback (credentials, TLS, unreachable brokers) is told by
-//! [`Bus::condition`](crate::Bus::condition) in plain words, and is over by itself once the brokers answer.
+//! [`Bus::condition`] in plain words, and is over by itself once the brokers answer.
 
 mod assignment;
 mod browse;
