@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use bytes::Bytes;
+use logmesh_bus::Record;
 use logmesh_proto::{BatchMeta, Envelope, Flags, RecordsBuilder, Sealer, StreamKey, v1};
 use logmesh_tests::samples;
+use prost::Message as _;
 
 use crate::corpus::Corpus;
 
@@ -51,6 +53,30 @@ pub(crate) fn cut(corpus: &Corpus, rounds: u64, codec: v1::Codec) -> Result<Vec<
         seal(&mut records, &mut begin)?;
     }
     Ok(batches)
+}
+
+/// The same batches as if several streams had them, in turn: the way in which an agent sends what it tails.
+pub(crate) fn spread(batches: &mut [(Envelope, v1::Batch)], streams: u8) {
+    for ((envelope, batch), stream) in batches.iter_mut().zip((0..streams).cycle()) {
+        let id = [&STREAM[1..], &[stream]].concat();
+        envelope.stream_key = StreamKey::derive(IDENTITY, &id);
+        batch.stream_id = Bytes::from(id);
+        batch.crc32c = logmesh_proto::crc(batch);
+    }
+}
+
+/// What the batches stand for, in bytes of the log.
+pub(crate) fn raw_bytes<'a>(batches: impl IntoIterator<Item = &'a v1::Batch>) -> u64 {
+    batches.into_iter().map(|batch| batch.end_offset - batch.first_offset).sum()
+}
+
+/// What a gateway puts on the bus for a batch.
+pub(crate) fn record((envelope, batch): &(Envelope, v1::Batch)) -> Record {
+    Record {
+        key: Bytes::copy_from_slice(envelope.stream_key.as_bytes()),
+        headers: envelope.to_headers(),
+        value: Bytes::from(batch.encode_to_vec()),
+    }
 }
 
 fn envelope(batch: &v1::Batch, now: u64) -> Envelope {

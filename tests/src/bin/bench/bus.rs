@@ -3,14 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use logmesh_bus::local::{LocalBus, LocalOptions};
 use logmesh_bus::{Bus as _, Record};
 use logmesh_proto::v1;
-use prost::Message as _;
 
-use crate::batches::cut;
+use crate::batches::{cut, record};
 use crate::clock::own_cpu;
 use crate::corpus::Corpus;
 use crate::table::{Cost, Row, megabytes};
@@ -29,12 +27,7 @@ const FLOOR: f64 = 250e6;
 
 /// Appends batches and waits for each to be durable.
 pub(crate) fn measure(corpus: &Corpus, write_limit: f64) -> Result<()> {
-    let mut records = Vec::new();
-    for (envelope, batch) in cut(corpus, 2, v1::Codec::None)? {
-        let value = Bytes::from(batch.encode_to_vec());
-        let key = Bytes::copy_from_slice(envelope.stream_key.as_bytes());
-        records.push(Record { key, headers: envelope.to_headers(), value });
-    }
+    let records: Vec<Record> = cut(corpus, 2, v1::Codec::None)?.iter().map(record).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let cost = runtime.block_on(append(corpus, &records))?;
     Row {

@@ -9,9 +9,9 @@ use logmesh_processor::document::{Builder, BuilderConfig, Document};
 use logmesh_processor::index::embedded::{Embedded, EmbeddedConfig};
 use logmesh_processor::index::{Index as _, Mode, Outcome};
 use logmesh_processor::parse::Format;
-use logmesh_proto::{Envelope, Limits, Opener, v1};
+use logmesh_proto::{Limits, Opener, v1};
 
-use crate::batches::cut;
+use crate::batches::{cut, raw_bytes};
 use crate::clock::{measured, own_cpu};
 use crate::corpus::Corpus;
 use crate::table::{Cost, Row, megabytes, thousands};
@@ -55,7 +55,7 @@ pub(crate) fn processor(corpus: &Corpus) -> Result<()> {
             Ok(lines)
         })
     };
-    let bytes = raw_bytes(&batches) * REPEATS;
+    let bytes = raw_bytes(batches.iter().map(|(_, batch)| batch)) * REPEATS;
     let (lines, cpu, wall) = inflate(false)?;
     let limit = Cost { bytes, lines, cpu, wall };
     limit.row("limit: check and inflate zstd batches").print();
@@ -75,7 +75,7 @@ pub(crate) fn processor(corpus: &Corpus) -> Result<()> {
 /// Documents to durable and searchable.
 pub(crate) fn index(corpus: &Corpus) -> Result<()> {
     let batches = cut(corpus, INDEXED_ROUNDS, v1::Codec::Zstd)?;
-    let bytes = raw_bytes(&batches);
+    let bytes = raw_bytes(batches.iter().map(|(_, batch)| batch));
     let directory = corpus.scratch("index")?;
     let index = Embedded::open(EmbeddedConfig::new(&directory))?;
     let (mut opener, mut builder) = (Opener::new(Limits::default()), Builder::new(BuilderConfig::default()));
@@ -123,10 +123,6 @@ async fn write(index: &Embedded, bulks: Vec<Vec<Document>>) -> Result<u64> {
 fn done(outcomes: &[Outcome]) -> Result<u64> {
     ensure!(outcomes.iter().all(Outcome::is_done), "a document was refused");
     Ok(outcomes.len() as u64)
-}
-
-fn raw_bytes(batches: &[(Envelope, v1::Batch)]) -> u64 {
-    batches.iter().map(|(_, batch)| batch.end_offset - batch.first_offset).sum()
 }
 
 fn bytes_below(directory: &std::path::Path) -> Result<u64> {

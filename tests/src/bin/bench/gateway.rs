@@ -3,6 +3,7 @@
 //! It runs in a process of its own (this program, told so by a hidden flag), so that its processor time is its own and
 //! that of whoever sends to it is theirs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 
-use crate::batches::cut;
+use crate::batches::{cut, raw_bytes};
 use crate::clock::cpu_of;
 use crate::corpus::Corpus;
 use crate::table::{Cost, megabytes};
@@ -159,7 +160,7 @@ pub(crate) fn measure(corpus: &Corpus, pki: &Pki, scan_limit: f64) -> Result<()>
     let batches: Vec<v1::Batch> = cut(corpus, 4, v1::Codec::Zstd)?.into_iter().map(|(_, batch)| batch).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (cpu, wall) = (gateway.cpu()?, Instant::now());
-    let (bytes, lines) = runtime.block_on(send(&gateway, pki, &batches))?;
+    let (bytes, lines) = runtime.block_on(send(gateway.address, &pki.files(Role::Agent), &batches, RAW_BYTES))?;
     let cost = Cost { bytes, lines, cpu: gateway.cpu()? - cpu, wall: wall.elapsed() };
     let mut row = cost.row("gateway: zstd batches to a null bus");
     let share = batches.iter().map(|batch| batch.payload.len() as f64).sum::<f64>() / raw_bytes(&batches) as f64;
@@ -170,26 +171,29 @@ pub(crate) fn measure(corpus: &Corpus, pki: &Pki, scan_limit: f64) -> Result<()>
     Ok(())
 }
 
-fn raw_bytes(batches: &[v1::Batch]) -> u64 {
-    batches.iter().map(|batch| batch.end_offset - batch.first_offset).sum()
-}
-
-async fn send(gateway: &NullGateway, pki: &Pki, batches: &[v1::Batch]) -> Result<(u64, u64)> {
-    let files = pki.files(Role::Agent);
+/// Sends batches again and again, in one session, until they stand for so many bytes of log, and waits for their
+/// acknowledgements. Answers bytes and lines.
+pub(crate) async fn send(
+    gateway: SocketAddr,
+    files: &TlsFiles,
+    batches: &[v1::Batch],
+    raw_bytes: u64,
+) -> Result<(u64, u64)> {
     let pass = Pass {
         certificate: CertificateDer::from_pem_file(&files.cert)?,
         key: PrivateKeyDer::from_pem_file(&files.key)?,
     };
     let ca = CertificateDer::from_pem_file(&files.ca)?;
-    let mut session = Session::open(gateway.address, ca, Some(pass)).await?;
+    let mut session = Session::open(gateway, ca, Some(pass)).await?;
     let mut credit = session.welcome().credit_bytes;
-    let mut in_flight: std::collections::BTreeMap<u64, u64> = std::collections::BTreeMap::new();
+    let mut in_flight: BTreeMap<u64, u64> = BTreeMap::new();
     let (mut bytes, mut lines, mut flying) = (0, 0, 0);
+    let mut told = BTreeSet::new();
     let mut next = batches.iter().cycle();
-    while bytes < RAW_BYTES || !in_flight.is_empty() {
-        while bytes < RAW_BYTES && (in_flight.is_empty() || flying < credit) {
+    while bytes < raw_bytes || !in_flight.is_empty() {
+        while bytes < raw_bytes && (in_flight.is_empty() || flying < credit) {
             let mut batch = next.next().context("no batches")?.clone();
-            if bytes == 0 {
+            if told.insert(batch.stream_id.clone()) {
                 batch.info = Some(v1::StreamInfo { path: String::from("bench"), ..v1::StreamInfo::default() });
             }
             bytes += batch.end_offset - batch.first_offset;

@@ -4,13 +4,18 @@
 //! is of the one process whose stage it is, user and system together.
 
 mod agent;
+mod asking;
+mod bare;
 mod batches;
 mod bus;
 mod clock;
+mod cluster;
 mod corpus;
 mod documents;
 mod gateway;
+mod kafka;
 mod limits;
+mod paced;
 mod table;
 mod whole;
 
@@ -20,6 +25,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+use crate::cluster::Stages;
 use crate::corpus::Corpus;
 use crate::gateway::Pki;
 use crate::limits::Limits;
@@ -28,7 +34,8 @@ use crate::limits::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Stages to measure: agent, gateway, bus, processor, index, idle, whole. All by default.
+    /// Stages to measure: agent, gateway, bus, processor, index, idle, whole; over real servers kafka, elasticsearch,
+    /// cluster. All by default.
     stages: Vec<String>,
     /// Be the gateway of a measurement, with the certificates in this directory.
     #[arg(long, hide = true, value_name = "DIR")]
@@ -80,6 +87,18 @@ fn measure(stages: &[String]) -> Result<()> {
     }
     if wanted("whole") {
         whole::measure(&corpus)?;
+    }
+    if wanted("kafka") {
+        kafka::measure(&corpus)?;
+    }
+    if wanted("elasticsearch") || wanted("cluster") {
+        let stages = Stages::start()?;
+        if wanted("elasticsearch") {
+            stages.processor(&corpus)?;
+        }
+        if wanted("cluster") {
+            stages.write_to_indexed()?;
+        }
     }
     Ok(())
 }

@@ -89,10 +89,10 @@ pub(crate) fn thousands(per_second: f64, of: &str) -> String {
 /// Prints the head of the table.
 pub(crate) fn print_head() {
     println!(
-        "| {:<46} | {:<34} | {:>9} | {:>16} | {:<34} | {:<26} |",
+        "| {:<46} | {:<34} | {:>9} | {:>16} | {:<34} | {:<32} |",
         "stage", "figure", "CPU-s/GiB", "per core", "of the limit", "floor"
     );
-    println!("|{:-<48}|{:-<36}|{:->11}|{:->18}|{:-<36}|{:-<28}|", "", "", ":", ":", "", "");
+    println!("|{:-<48}|{:-<36}|{:->11}|{:->18}|{:-<36}|{:-<34}|", "", "", ":", ":", "", "");
 }
 
 impl Row {
@@ -104,7 +104,7 @@ impl Row {
             format!("{floor}: {}", if reached { "reached" } else { "MISSED" })
         });
         println!(
-            "| {:<46} | {:<34} | {cpu:>9} | {:>16} | {limit:<34} | {floor:<26} |",
+            "| {:<46} | {:<34} | {cpu:>9} | {:>16} | {limit:<34} | {floor:<32} |",
             self.name,
             self.figure,
             self.per_core.as_deref().unwrap_or_default()
