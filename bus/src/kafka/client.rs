@@ -66,7 +66,7 @@ impl Cluster {
         Ok(security.differs(&new) && self.take(&mut security, new))
     }
 
-    /// Looks whether certificates were renewed where they lie.
+    /// Looks whether certificates or secrets were renewed where they lie.
     pub(super) fn renew(&self) {
         let mut security = self.security.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(new) = security.renewed() {
@@ -179,7 +179,7 @@ impl Watch {
     )]
     fn hear(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         self.serve();
-        let reason = steady(reason);
+        let reason = &plain(reason);
         let Some(code) = code else { return };
         let words = match code {
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
@@ -220,14 +220,29 @@ impl Watch {
         let now = Instant::now();
         if heard.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
             heard.logged = Some(now);
-            tracing::warn!(client = self.role, ?code, reason, "a broker is in trouble");
+            tracing::warn!(client = self.role, reason, "a broker is in trouble");
         }
     }
 }
 
-/// Leaves out what changes from try to try, so that a lasting trouble keeps its words.
-fn steady(reason: &str) -> &str {
-    reason.split(" (after ").next().unwrap_or(reason).trim()
+/// Their words without what changes from try to try, so that a lasting trouble keeps its own, and without what only their
+/// programmers know: OpenSSL's codes, and advice on settings that are ours to make.
+fn plain(reason: &str) -> String {
+    const UNVERIFIED: &str = "certificate verify failed";
+    let steady = reason.split(" (after ").next().unwrap_or(reason).trim();
+    let mut words = match steady.split_once(UNVERIFIED) {
+        Some((before, _)) => format!(
+            "{before}{UNVERIFIED}: the broker's is not signed by an authority in `tls.ca`, has expired, or is for another name"
+        ),
+        None => steady.to_owned(),
+    };
+    // error:0A000086:SSL routines::
+    if let Some(start) = words.find("error:")
+        && let Some(end) = words[start..].find("::")
+    {
+        words.replace_range(start..start + end + 2, "");
+    }
+    words
 }
 
 impl ClientContext for Watch {
@@ -261,7 +276,21 @@ mod tests {
     #[test]
     fn a_lasting_trouble_keeps_its_words() {
         let reason = "sasl_ssl://k1:9093/1: SASL authentication error: no (after 5032ms in state AUTH_REQ, 3 identical error(s) suppressed)";
-        assert_eq!(steady(reason), "sasl_ssl://k1:9093/1: SASL authentication error: no");
+        assert_eq!(plain(reason), "sasl_ssl://k1:9093/1: SASL authentication error: no");
+    }
+
+    #[test]
+    fn codes_of_openssl_and_advice_for_others_are_left_out() {
+        let reason = "ssl://k1:9093/1: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker certificate could not be verified, verify that ssl.ca.location is correctly configured (after 5ms in state SSL_HANDSHAKE)";
+        assert_eq!(
+            plain(reason),
+            "ssl://k1:9093/1: SSL handshake failed: certificate verify failed: the broker's is not signed by an authority in `tls.ca`, has expired, or is for another name"
+        );
+        let reason = "ssl://k1:9093/1: SSL handshake failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42";
+        assert_eq!(
+            plain(reason),
+            "ssl://k1:9093/1: SSL handshake failed: sslv3 alert bad certificate: SSL alert number 42"
+        );
     }
 
     #[test]

@@ -140,6 +140,20 @@ impl Sasl {
             Self::OAuthBearer(_) => "OAUTHBEARER",
         }
     }
+
+    /// The same with what the secret's file holds now, if that is another one.
+    pub(super) fn renewed(&self) -> Option<Self> {
+        let user = |user: &Credentials| Some(Credentials { password: user.password.renewed()?, ..user.clone() });
+        match self {
+            Self::Plain(known) => user(known).map(Self::Plain),
+            Self::ScramSha256(known) => user(known).map(Self::ScramSha256),
+            Self::ScramSha512(known) => user(known).map(Self::ScramSha512),
+            Self::OAuthBearer(known) => {
+                let client_secret = known.client_secret.renewed()?;
+                Some(Self::OAuthBearer(OAuth { client_secret, ..known.clone() }))
+            }
+        }
+    }
 }
 
 impl KafkaOptions {

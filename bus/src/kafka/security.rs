@@ -1,5 +1,5 @@
 //! The way to the brokers: where they are, how they are trusted, and how we prove who we are. It may change while the
-//! process runs: by a reloaded configuration, or when certificates are renewed where they lie.
+//! process runs: by a reloaded configuration, or when certificates and secrets are renewed where they lie.
 //!
 //! librdkafka reads all of it when a client is made, so that a change means new clients. Each change has a number; who
 //! has a client made under another number makes a new one. What cannot work is refused, and the old way stays.
@@ -80,15 +80,19 @@ impl Security {
 
     /// The same with what its files hold now, if that has changed.
     pub(super) fn renewed(&self) -> Option<Self> {
-        let fingerprint = self.look();
-        (fingerprint != self.fingerprint).then(|| Self {
-            brokers: self.brokers.clone(),
-            tokens: self.tokens.clone(),
-            sasl: self.sasl.clone(),
-            tls: self.tls.clone(),
-            fingerprint,
-            number: self.number + 1,
-        })
+        let sasl = self.sasl.as_ref().and_then(Sasl::renewed).or_else(|| self.sasl.clone());
+        let (brokers, tokens, tls) = (self.brokers.clone(), self.tokens.clone(), self.tls.clone());
+        let mut renewed = Self { brokers, tokens, sasl, tls, fingerprint: 0, number: self.number + 1 };
+        renewed.fingerprint = renewed.look();
+        if !renewed.differs(self) {
+            return None;
+        }
+        if let Some(Sasl::OAuthBearer(oauth)) = &renewed.sasl {
+            // Where none can be made (the CA is just being replaced), the old source serves on.
+            let tokens = Tokens::new(oauth.clone(), renewed.tls.as_ref()).ok().map(Arc::new);
+            renewed.tokens = tokens.or(renewed.tokens);
+        }
+        Some(renewed)
     }
 
     /// Notes it in a client's settings.
@@ -159,6 +163,23 @@ mod tests {
         std::fs::write(&ca, "other").expect("written");
         let renewed = way.renewed().expect("another one");
         assert_eq!(renewed.number, 8);
+        assert!(renewed.renewed().is_none());
+    }
+
+    #[test]
+    fn a_secret_that_changes_where_it_lies_renews_the_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("password");
+        std::fs::write(&file, "one").expect("written");
+        let text = format!("[sasl]\npassword = {{ file = {:?} }}", file.display().to_string());
+        let root = logmesh_runtime::config::Root::parse(&text, "logmesh.toml").expect("toml");
+        let password = root.section("sasl").secret("password").expect("a secret");
+        let sasl = Some(Sasl::ScramSha512(Credentials { username: "me".to_owned(), password }));
+        let way = Security::new(&KafkaOptions { sasl, ..options("") }, 7).expect("possible");
+        assert!(way.renewed().is_none());
+        std::fs::write(&file, "other").expect("written");
+        let renewed = way.renewed().expect("another one");
+        assert!(!renewed.differs(&Security::new(&options("other"), 0).expect("possible")));
         assert!(renewed.renewed().is_none());
     }
 

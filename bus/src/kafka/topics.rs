@@ -108,7 +108,7 @@ impl Topics {
     }
 
     /// Looks at the topics that are known from the start, and at those that were refused, until `stop` is closed: so that
-    /// what is wrong is told before anybody writes, and is over when it is cured. Looks after certificates, too.
+    /// what is wrong is told before anybody writes, and is over when it is cured. Looks after certificates and secrets, too.
     pub(super) fn tend(&self, stop: &Receiver<()>) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
@@ -118,6 +118,8 @@ impl Topics {
         loop {
             let due = self.due(Instant::now());
             for topic in unseen.iter().cloned().chain(due.iter().map(ToString::to_string)) {
+                // Each look may take its time while we are refused: what was renewed is not to wait for all of them.
+                self.cluster.renew();
                 // The outcome is kept, and told as a condition.
                 let _ = runtime.block_on(self.look(&topic, LOOK_TIMEOUT));
             }
