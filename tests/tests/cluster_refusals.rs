@@ -227,8 +227,8 @@ impl Story {
             };
             let said: Value = serde_json::from_str(&answer.text())?;
             let reasons = said["reasons"].as_array().into_iter().flatten().filter_map(|each| each["reason"].as_str());
-            let found = reasons.filter(|reason| words.iter().all(|word| reason.contains(word))).last();
-            Ok(match found {
+            let mut reasons = reasons.filter(|reason| words.iter().all(|word| reason.contains(word)));
+            Ok(match reasons.next() {
                 Some(reason) if answer.status == StatusCode::SERVICE_UNAVAILABLE => Look::Holds(reason.to_owned()),
                 Some(_) | None => Look::NotYet(format!("{} {said}", answer.status)),
             })
