@@ -30,8 +30,9 @@ use crate::{AppendError, BusError, Delivery, Record};
 
 /// What a record costs in the queue beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
-/// How long one poll waits for something to happen.
-const POLL: Duration = Duration::from_millis(50);
+/// How long one poll waits for something to happen. rdkafka waits for whole milliseconds only and spins through what is
+/// left of the last one: a little above a whole one leaves nothing, where 50 ms would leave one of every 50 to spin.
+const POLL: Duration = Duration::from_micros(50_200);
 /// How often waiting records are looked at, and unreachable brokers asked whether they are back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one such question may take.
