@@ -24,7 +24,7 @@ const FAILED: i32 = 1;
 const STRANGER: u32 = 54_321;
 
 /// Wrong configurations: a text, the line of the fault, and words of the message.
-const WRONG: [(&str, u32, &[&str]); 9] = [
+const WRONG: [(&str, u32, &[&str]); 10] = [
     ("[agent]\ncompresion = \"zstd\"\n", 2, &["compresion", "compression"]),
     ("[agnet]\nname = \"x\"\n", 1, &["agnet", "agent"]),
     ("[agent]\nname = 7\n", 2, &["agent.name"]),
@@ -33,7 +33,8 @@ const WRONG: [(&str, u32, &[&str]); 9] = [
     ("[telemetry]\nlog_level = \"loud\"\n", 2, &["log_level"]),
     ("[agent]\nname = \"a\"\nname = \"b\"\n", 3, &["duplicate"]),
     ("[agent\nname = \"a\"\n", 1, &[]),
-    ("[index]\nkind = \"elasticsearch\"\n", 2, &["index.kind"]),
+    ("[index]\nkind = \"solr\"\n", 2, &["index.kind", "elasticsearch"]),
+    ("[index]\nkind = \"elasticsearch\"\n", 1, &["index.urls", "https://es1:9200"]),
 ];
 
 #[tokio::test]
