@@ -234,6 +234,13 @@ impl Assignments {
         }
     }
 
+    /// The fetcher begins anew with a partition, and knows of no pause.
+    pub(super) fn fetched_anew(&mut self, partition: &TopicPartition) {
+        if let Some(holding) = self.held.get_mut(partition) {
+            holding.fetch_paused = false;
+        }
+    }
+
     /// All that is held.
     pub(super) fn partitions(&self) -> Vec<TopicPartition> {
         self.held.keys().cloned().collect()

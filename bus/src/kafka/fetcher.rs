@@ -1,5 +1,6 @@
 //! The client that reads what is held. It belongs to no group and is told what to read, offset by offset.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,16 @@ const FETCH_BYTES_LEAST: usize = 1 << 20;
 /// The reading client.
 pub(super) struct Fetcher {
     client: BaseConsumer<Watch>,
-    /// Some partition's place is not in the log any more: since when it may be looked for.
-    out_of_range: Option<Instant>,
+    suspects: Option<Suspects>,
+}
+
+/// Some place is said not to be in the log, and reading there has stopped. librdkafka does not say which: it may be any
+/// of these.
+struct Suspects {
+    /// When they are looked at: whatever has moved on by then is none.
+    at: Instant,
+    /// Where each was to go on, `None` = the earliest kept.
+    places: BTreeMap<TopicPartition, Option<u64>>,
 }
 
 impl Fetcher {
@@ -54,7 +63,7 @@ impl Fetcher {
             .set("receive.message.max.bytes", (100_usize << 20).max(fetch + (1 << 20)).to_string());
         let mut client = BaseConsumer::from_config_and_context(&config, cluster.watch("fetcher"))?;
         client.set_nonempty_callback(shared.waker());
-        Ok(Self { client, out_of_range: None })
+        Ok(Self { client, suspects: None })
     }
 
     /// Begins to read, from each offset or from the earliest kept.
@@ -106,7 +115,8 @@ impl Fetcher {
                 }
                 Some(Err(error)) => {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-                        self.out_of_range.get_or_insert(now);
+                        let suspects = self.suspects.get_or_insert_with(|| Suspects::at(now + RETRY));
+                        suspects.places.extend(shared.state().assignments.positions());
                     }
                     tracing::debug!(%error, "a fetch failed");
                 }
@@ -120,44 +130,58 @@ impl Fetcher {
         records == POLLS
     }
 
-    /// librdkafka says that a place is not in the log any more, and not which: all are compared with what the log has.
-    pub(super) fn find_place(&mut self, shared: &Shared, now: Instant) {
-        if self.out_of_range.is_none_or(|since| now < since) {
-            return;
-        }
+    /// Compares the place of each suspect with what the log has, and begins again there.
+    pub(super) fn find_places(&mut self, shared: &Shared, now: Instant) {
+        let Some(Suspects { places, .. }) = self.suspects.take_if(|suspects| suspects.at <= now) else { return };
+        let mut rest = Suspects::at(now + RETRY);
         let positions = shared.state().assignments.positions();
         for (partition, at) in positions {
+            if places.get(&partition) != Some(&at) {
+                continue;
+            }
             match self.client.fetch_watermarks(&partition.topic, number(&partition), ASK_TIMEOUT) {
                 Ok((low, high)) => self.put_in_place(shared, &partition, at, natural(low), natural(high)),
                 Err(error) => {
                     tracing::debug!(%partition, %error, "what is kept is not known yet");
-                    self.out_of_range = Some(now + RETRY);
-                    return;
+                    rest.places.insert(partition, at);
                 }
             }
         }
-        self.out_of_range = None;
+        self.suspects = (!rest.places.is_empty()).then_some(rest);
     }
 
     /// When it wants to be called again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.out_of_range
+        self.suspects.as_ref().map(|suspects| suspects.at)
     }
 
     fn put_in_place(&self, shared: &Shared, partition: &TopicPartition, at: Option<u64>, low: u64, high: u64) {
-        if at.is_some_and(|at| (low..=high).contains(&at)) {
-            return;
-        }
-        if let Some(at) = at {
-            if at < low {
+        let place = match at {
+            // A leader that has just changed may deny for a moment what it has.
+            Some(at) if (low..=high).contains(&at) => at,
+            Some(at) if at < low => {
                 tracing::error!(%partition, from = at, to = low, "records were removed before they were read: they are lost");
-            } else {
-                tracing::error!(%partition, at, end = high, "the cluster has lost the end of the log; reading again what it has");
+                low
             }
-            shared.state().assignments.gap(partition, low);
+            Some(at) => {
+                tracing::error!(%partition, at, end = high, "the cluster has lost the end of the log; reading again what it has");
+                low
+            }
+            None => low,
+        };
+        if at.is_some_and(|at| at != place) {
+            shared.state().assignments.gap(partition, place);
             shared.news.notify_one();
         }
+        tracing::debug!(%partition, at = place, "begins to read again");
+        shared.state().assignments.fetched_anew(partition);
         self.stop(std::slice::from_ref(partition));
-        self.begin([(partition, Some(low))]);
+        self.begin([(partition, Some(place))]);
+    }
+}
+
+impl Suspects {
+    fn at(at: Instant) -> Self {
+        Self { at, places: BTreeMap::new() }
     }
 }

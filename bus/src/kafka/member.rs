@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait before the brokers are asked again, or a commit is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+/// From when on it is said that what is committed cannot be learnt.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 /// What a leaving member may take for commits that were requested.
 const LEAVE_GRACE: Duration = Duration::from_secs(3);
 
@@ -44,6 +46,8 @@ pub(super) struct Member {
     /// Given by the group, and not yet begun: what is committed is being asked.
     beginning: Vec<TopicPartition>,
     ask_again: Option<Instant>,
+    /// Since when that cannot be learnt.
+    unknown_since: Option<Instant>,
     commit_again: Option<Instant>,
     /// How often the group took everything away.
     expelled: u64,
@@ -80,6 +84,7 @@ impl Member {
             clients: Some(clients),
             beginning: Vec::new(),
             ask_again: None,
+            unknown_since: None,
             commit_again: None,
             expelled: 0,
         })
@@ -105,8 +110,8 @@ impl Member {
 
     fn until_next(&self, now: Instant) -> Duration {
         let revocation = self.shared.state().assignments.deadline();
-        let out_of_range = self.clients.as_ref().and_then(|clients| clients.fetcher.deadline());
-        let wakes = [revocation, out_of_range, self.ask_again, self.commit_again].into_iter().flatten().min();
+        let places = self.clients.as_ref().and_then(|clients| clients.fetcher.deadline());
+        let wakes = [revocation, places, self.ask_again, self.commit_again].into_iter().flatten().min();
         wakes.map_or(IDLE, |at| at.saturating_duration_since(now).min(IDLE).max(Duration::from_millis(1)))
     }
 
@@ -128,7 +133,7 @@ impl Member {
             Heard::Assigned(partitions) => {
                 clients.membership.accept();
                 self.beginning.extend(partitions);
-                self.ask_again = None;
+                (self.ask_again, self.unknown_since) = (None, None);
                 self.alive();
             }
             Heard::Revoked(partitions) => {
@@ -233,16 +238,33 @@ impl Member {
         let committed = match clients.membership.committed(&self.beginning, ASK_TIMEOUT) {
             Ok(committed) => committed,
             Err(error) => {
-                tracing::debug!(group = self.subscription.group, %error, "what is committed is not known yet");
                 self.ask_again = Some(Instant::now() + RETRY);
+                self.cannot_begin(now, &error);
                 return;
             }
         };
+        if self.unknown_since.take().is_some() {
+            self.alive();
+        }
         self.shared.state().assignments.assign(committed.iter().cloned());
         clients.fetcher.begin(committed.iter().map(|(partition, offset)| (partition, *offset)));
         self.beginning.clear();
         self.ask_again = None;
         self.shared.news.notify_one();
+    }
+
+    /// Brokers that change places do not know for a moment; for longer, somebody must look.
+    fn cannot_begin(&mut self, now: Instant, error: &KafkaError) {
+        let group = &self.subscription.group;
+        tracing::debug!(group, %error, "what is committed is not known yet");
+        if now - *self.unknown_since.get_or_insert(now) < UNKNOWN_AFTER {
+            return;
+        }
+        let words =
+            format!("the group `{group}` does not say what it has committed ({error}): look at its coordinator");
+        if self.cluster.conditions.set(Source::Group(group.clone()), &words) {
+            tracing::warn!(group, partitions = self.beginning.len(), %error, "reading cannot begin");
+        }
     }
 
     fn finish_revocation(&self, now: Instant) {
@@ -269,7 +291,7 @@ impl Member {
     fn fetch(&mut self, now: Instant) -> bool {
         let Some(clients) = &mut self.clients else { return false };
         clients.fetcher.steer(&self.shared);
-        clients.fetcher.find_place(&self.shared, now);
+        clients.fetcher.find_places(&self.shared, now);
         clients.fetcher.fetch(&self.shared, now)
     }
 

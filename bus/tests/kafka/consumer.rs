@@ -12,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::{PATIENCE, admin, aside, next, open, options, patient, put, text};
+use super::{PATIENCE, admin, aside, next, open, options, patient, put, text, within};
 
 async fn made(kafka: &'static Kafka, prefix: &str, partitions: i32) -> String {
     let topic = unique(prefix);
@@ -216,6 +216,56 @@ async fn an_expelled_member_is_told_so_and_joins_again() {
     let Event::Records { records, .. } = next(consumer.as_mut()).await else { panic!("expected records") };
     assert_eq!(text(&records[0].record.value), "before", "what was not committed comes again");
     patient("a commit", consumer.commit(&partition, 1)).await.expect("durable");
+    drop(consumer);
+    bus.close(PATIENCE).await;
+}
+
+/// Brokers that change places answer fetches with all kinds of errors for a while, one of them that a place is not in the
+/// log, though it is. Whatever they say, reading goes on where it was once they are well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_goes_on_after_any_error_of_a_fetch() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("logs.a", 3, 1).expect("made");
+    let bus = open(options(mock.bootstrap_servers()));
+    let mut consumer = bus.subscribe(Subscription::new("group", ["logs.a"])).await.expect("joined");
+    let mut ends = BTreeMap::new();
+    let errors = [
+        // The first round is for each partition to have a place.
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+    ];
+    for (round, error) in errors.into_iter().enumerate() {
+        mock.request_errors(RDKafkaApiKey::Fetch, &[error]);
+        let mut expected = BTreeSet::new();
+        for number in 0..12 {
+            let value = format!("value-{round}-{number}");
+            put(&bus, "logs.a", &value).await.expect("durable");
+            expected.insert(value);
+        }
+        while !expected.is_empty() {
+            let event =
+                within(PATIENCE / 2, &format!("what was written during {error:?}"), next(consumer.as_mut())).await;
+            let Event::Records { partition, records } = event else { continue };
+            for one in records {
+                assert_eq!(
+                    ends.insert(partition.clone(), one.offset + 1).unwrap_or(0),
+                    one.offset,
+                    "each once, in order"
+                );
+                assert!(expected.remove(&text(&one.record.value)));
+            }
+        }
+    }
     drop(consumer);
     bus.close(PATIENCE).await;
 }
