@@ -49,8 +49,10 @@ impl Process {
         let program = words.first().context("a command without a program")?;
         let stderr = log_stem.with_extension("stderr");
         let mut command = Command::new(program);
-        // What is set for the tests themselves (LOGMESH_SOAK) would be an unknown setting of the process.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOGMESH_")) {
+        // What is set for the tests themselves (LOGMESH_SOAK) would be an unknown setting of the process. The filter of
+        // its log is passed on, for who looks into a scenario.
+        let own = |name: &str| name.starts_with("LOGMESH_") && name != "LOGMESH_LOG";
+        for (name, _) in std::env::vars_os().filter(|(name, _)| own(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         let child = command
