@@ -67,7 +67,10 @@ impl Kafka {
     #[must_use]
     pub fn shared() -> &'static Kafka {
         static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
-        match SHARED.get_or_init(|| Kafka::start(&[]).map_err(|error| format!("{error:#}"))) {
+        // Nobody kills it, and a lone broker that its own controller gives up helps no one: on a busy machine its
+        // heartbeats may wait for longer than the usual 9 s, and all partitions would lose their leader.
+        let settings = [("broker.session.timeout.ms", "120000")];
+        match SHARED.get_or_init(|| Kafka::start(&settings).map_err(|error| format!("{error:#}"))) {
             Ok(kafka) => kafka,
             Err(error) => panic!("the shared Kafka did not start: {error}"),
         }
