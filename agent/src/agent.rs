@@ -22,7 +22,7 @@ use crate::{
     config::{Config, host_name},
     discovery::{Group, PatternError, Patterns, Watcher},
     filesystem::OsFilesystem,
-    lines::CutLimits,
+    lines::{CutLimits, Framing, FramingError},
     mailbox::Mailbox,
     metrics,
     parcel::{Answer, Parcel},
@@ -58,6 +58,9 @@ pub enum AgentError {
     /// A pattern cannot be read.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// Records cannot be cut as the configuration says.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
     /// The compressor found no memory.
     #[error("cannot make a compressor")]
     Compressor(#[from] SealError),
@@ -284,7 +287,7 @@ fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditi
     (watcher, conditions)
 }
 
-fn tailer_settings(config: &Config) -> Result<tailer::Settings, PatternError> {
+fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
     let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let groups = config.files.iter().map(|files| Group::new(&files.include, &files.exclude, &here));
     let groups = groups.collect::<Result<Vec<_>, _>>()?;
@@ -301,6 +304,7 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, PatternError> {
     Ok(tailer::Settings {
         patterns: Patterns::new(groups),
         infos: infos.collect(),
+        framings: config.files.iter().map(|files| Framing::new(&files.framing)).collect::<Result<_, _>>()?,
         limits: CutLimits {
             batch_bytes_max: BATCH_BYTES_MAX,
             batch_records_max: BATCH_RECORDS_MAX,

@@ -66,15 +66,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins at `acked`, with cuts that were made behind it before.
+    /// Begins at `acked`, with cuts that were made behind it before; up to `skipped_max` bytes between two of them
+    /// belong to no record.
     #[must_use]
-    pub fn resume(acked: Place, cuts: &[CutRecord]) -> Self {
+    pub fn resume(acked: Place, cuts: &[CutRecord], skipped_max: u64) -> Self {
         let mut position = acked;
         let mut progress = Self { acked, ..Self::default() };
         for record in cuts {
             // A gap that is no swallowed terminator means that facts are missing: what follows is cut afresh.
             let gap = record.first.checked_sub(position.offset);
-            if gap.is_none_or(|gap| gap > 2) {
+            if gap.is_none_or(|gap| gap > skipped_max) {
                 break;
             }
             progress.cuts.push_back(Cut { record: *record, state: CutState::ToBuild });
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn resuming_stops_at_a_gap_that_no_terminator_explains() {
         let cuts = [record(0, 10), record(11, 20), record(25, 30)];
-        assert_eq!(Progress::resume(Place::default(), &cuts).position().offset, 20);
+        assert_eq!(Progress::resume(Place::default(), &cuts, 2).position().offset, 20);
     }
 
     #[test]

@@ -13,7 +13,7 @@ type Instrument<S, T> = (&'static str, &'static str, fn(&S) -> T);
 
 /// Makes the instruments.
 pub(crate) fn observe(meter: &Meter, shown: &Shown) {
-    let counters: [Instrument<Snapshot, u64>; 9] = [
+    let counters: [Instrument<Snapshot, u64>; 11] = [
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
@@ -25,6 +25,12 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         ("logmesh_agent_truncations", "Truncations seen", |now| now.tally.truncated),
         ("logmesh_agent_unreadable_paths", "Paths found unreadable", |now| now.tally.unreadable),
         ("logmesh_agent_read_errors", "Reads that failed", |now| now.tally.read_errors),
+        ("logmesh_agent_bytes_skipped", "Bytes of padding before something that was written", |now| {
+            now.tally.skipped_bytes
+        }),
+        ("logmesh_agent_units_replaced", "Code units that are no text in their file's encoding", |now| {
+            now.tally.replaced_units
+        }),
     ];
     for (name, what, read) in counters {
         let shown = shown.clone();

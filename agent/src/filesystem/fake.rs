@@ -30,6 +30,7 @@ struct World {
     no_births: bool,
     device: u64,
     open: BTreeMap<usize, usize>,
+    bytes_read: usize,
 }
 
 /// The file system; clones share it.
@@ -84,6 +85,15 @@ impl FakeFilesystem {
         world.nodes[node].modified = clock;
     }
 
+    /// Writes in place.
+    pub(crate) fn overwrite(&self, path: &str, at: usize, bytes: &[u8]) {
+        let mut world = self.world();
+        world.clock += 1;
+        let (clock, node) = (world.clock, world.names[Path::new(path)]);
+        world.nodes[node].content[at..at + bytes.len()].copy_from_slice(bytes);
+        world.nodes[node].modified = clock;
+    }
+
     /// Cuts to `size`.
     pub(crate) fn truncate(&self, path: &str, size: usize) {
         let mut world = self.world();
@@ -121,6 +131,11 @@ impl FakeFilesystem {
 
     pub(crate) fn exists(&self, path: &str) -> bool {
         self.world().names.contains_key(Path::new(path))
+    }
+
+    /// Bytes that all reads together brought.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.world().bytes_read
     }
 
     /// Descriptors that are open.
@@ -229,11 +244,12 @@ fn stat_of_directory(path: &Path, device: u64) -> FileStat {
 
 impl Handle for FakeHandle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let world = self.world.world();
+        let mut world = self.world.world();
         let content = &world.nodes[self.node].content;
         let start = content.len().min(usize::try_from(offset).unwrap());
         let count = buffer.len().min(content.len() - start);
         buffer[..count].copy_from_slice(&content[start..start + count]);
+        world.bytes_read += count;
         Ok(count)
     }
 

@@ -3,6 +3,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod joined;
+mod padded;
+mod presets;
+mod written;
+
 const LIMITS: CutLimits = CutLimits { batch_bytes_max: 64, batch_records_max: 5, record_bytes_max: 16 };
 
 /// A record as it would arrive: offset, body, and the marks of its batch where it is first or last.
@@ -21,32 +26,68 @@ fn open(records: &mut RecordsBuilder, first: u64) -> Vec<Arrived> {
     opened.records().map(|record| (record.offset, record.body.to_vec())).collect()
 }
 
+fn plain(block: &[u8], start: Start, flush: Flush, records: &mut RecordsBuilder) -> Cutting {
+    cut(block, At { offset: 100, start, flush, written_behind: false }, &LIMITS, &Framing::default(), records)
+}
+
 /// Cuts `content` as it grows to each of `sizes`, with `flushes` saying where an idle flush falls.
 fn run(content: &[u8], sizes: &[(usize, Flush)]) -> Vec<Arrived> {
-    let (mut position, mut start, mut out) = (0, Start::Fresh, Vec::new());
+    run_by(&Framing::default(), &LIMITS, content, sizes).0
+}
+
+/// The same by any rules. Returns the flags of the batches too, by the offset of their first records.
+fn run_by(
+    framing: &Framing,
+    limits: &CutLimits,
+    content: &[u8],
+    sizes: &[(usize, Flush)],
+) -> (Vec<Arrived>, Vec<(u64, Flags)>) {
+    let (mut position, mut start, mut out, mut marks) = (0, Start::Fresh, Vec::new(), Vec::new());
     let mut records = RecordsBuilder::new();
     for &(size, flush) in sizes {
         loop {
             records.clear();
-            let cutting = cut(&content[position..size], start, flush, &LIMITS, &mut records);
+            let at = At { offset: position as u64, start, flush, written_behind: false };
+            let cutting = cut(&content[position..size], at, limits, framing, &mut records);
             if cutting.consumed == 0 {
                 break;
             }
             let first = position + cutting.skipped;
             if !records.is_empty() {
                 assert_eq!(records.source_bytes() as usize, cutting.consumed - cutting.skipped);
-                let mut again = RecordsBuilder::new();
-                recut(&content[first..position + cutting.consumed], Flags::from_bits(cutting.flags), &mut again);
+                let range = &content[first..position + cutting.consumed];
+                let flags = Flags::from_bits(cutting.flags);
                 let arrived = open(&mut records, first as u64);
-                assert_eq!(open(&mut again, first as u64), arrived, "the same cut gives the same records");
+                check_again(framing, range, flags, first as u64, &arrived);
+                marks.push((first as u64, flags));
                 out.extend(arrived);
             }
             position += cutting.consumed;
             start = cutting.after;
         }
     }
-    assert!(position == content.len() || sizes.last().is_some_and(|last| last.1 != Flush::End));
-    out
+    let rest = content[position..].iter().all(|byte| *byte == 0);
+    assert!(rest || sizes.last().is_some_and(|last| last.1 != Flush::End));
+    (out, marks)
+}
+
+/// The same range gives the same records again, in one and in halves at every boundary.
+fn check_again(framing: &Framing, range: &[u8], flags: Flags, first: u64, arrived: &[Arrived]) {
+    let again = |range: &[u8], flags: Flags, first: u64| {
+        let mut records = RecordsBuilder::new();
+        recut(range, flags, framing, &mut records);
+        open(&mut records, first)
+    };
+    assert_eq!(again(range, flags, first), arrived, "the same cut gives the same records");
+    for half in 1..arrived.len() {
+        let middle = boundary(range, flags, framing, half).unwrap();
+        let early = Flags::from_bits(flags.bits() & Flags::FIRST_CONTINUED.bits());
+        let late = Flags::from_bits(flags.bits() & !Flags::FIRST_CONTINUED.bits());
+        let mut both = again(&range[..middle], early, first);
+        both.extend(again(&range[middle..], late, first + middle as u64));
+        assert_eq!((both.len(), &both[..]), (arrived.len(), arrived), "halves at {middle}");
+    }
+    assert_eq!(boundary(range, flags, framing, arrived.len()), None);
 }
 
 fn bodies(content: &[u8], sizes: &[(usize, Flush)]) -> Vec<Vec<u8>> {
@@ -63,21 +104,21 @@ fn lines_lose_their_terminators_and_empty_ones_count() {
 #[test]
 fn an_unterminated_rest_waits_for_its_end() {
     let mut records = RecordsBuilder::new();
-    assert_eq!(cut(b"abc", Start::Fresh, Flush::Wait, &LIMITS, &mut records), Cutting::default());
+    assert_eq!(plain(b"abc", Start::Fresh, Flush::Wait, &mut records), Cutting::default());
 }
 
 #[test]
 fn a_terminator_after_a_flush_is_swallowed_and_more_bytes_are_continued() {
     let mut records = RecordsBuilder::new();
-    let cutting = cut(b"abc", Start::Fresh, Flush::Idle, &LIMITS, &mut records);
+    let cutting = plain(b"abc", Start::Fresh, Flush::Idle, &mut records);
     assert_eq!((cutting.flags, cutting.after), (Flags::LAST_PARTIAL.bits(), Start::Unterminated));
     for terminator in [&b"\n"[..], b"\r\n"] {
         records.clear();
-        let cutting = cut(terminator, Start::Unterminated, Flush::Wait, &LIMITS, &mut records);
+        let cutting = plain(terminator, Start::Unterminated, Flush::Wait, &mut records);
         assert_eq!((cutting.consumed, cutting.after, records.len()), (terminator.len(), Start::Fresh, 0));
     }
     records.clear();
-    let cutting = cut(b"def\n", Start::Unterminated, Flush::Wait, &LIMITS, &mut records);
+    let cutting = plain(b"def\n", Start::Unterminated, Flush::Wait, &mut records);
     assert_eq!((cutting.flags, records.len()), (Flags::FIRST_CONTINUED.bits(), 1));
 }
 
@@ -105,7 +146,7 @@ fn a_split_piece_is_alone_in_its_batch() {
     let (mut at, mut start, mut seen) = (0, Start::Fresh, Vec::new());
     while at < content.len() {
         records.clear();
-        let cutting = cut(&content[at..], start, Flush::Wait, &LIMITS, &mut records);
+        let cutting = plain(&content[at..], start, Flush::Wait, &mut records);
         seen.push((records.len(), cutting.flags));
         at += cutting.consumed;
         start = cutting.after;
@@ -115,7 +156,7 @@ fn a_split_piece_is_alone_in_its_batch() {
 }
 
 fn content() -> impl Strategy<Value = Vec<u8>> {
-    let byte = prop_oneof![6 => Just(b'x'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()];
+    let byte = prop_oneof![6 => Just(b'x'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => 1u8..];
     prop::collection::vec(byte, 0..200)
 }
 

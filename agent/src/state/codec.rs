@@ -96,6 +96,7 @@ fn start_code(start: Start) -> u8 {
         Start::Fresh => 0,
         Start::Unterminated => 1,
         Start::Split => 2,
+        Start::Joined => 3,
     }
 }
 
@@ -138,6 +139,7 @@ impl<'a> Input<'a> {
             0 => Some(Start::Fresh),
             1 => Some(Start::Unterminated),
             2 => Some(Start::Split),
+            3 => Some(Start::Joined),
             _ => None,
         }
     }

@@ -66,7 +66,7 @@ pub struct GenerationRecord {
     pub anchor: Mark,
     /// Whether its records may have been sent before under other cuts.
     pub resend: bool,
-    /// Last known path.
+    /// Last known path in scope: it says to which group the generation belongs.
     pub path: PathBuf,
 }
 

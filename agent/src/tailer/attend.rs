@@ -56,7 +56,13 @@ impl<F: Filesystem> Tailer<F> {
             return;
         }
         source.seen = seen;
-        if seen.size > before.size {
+        // Padding may have been written over in place.
+        let is_written = (seen.size, seen.modified_nano) != (before.size, before.modified_nano);
+        let was_padded = is_written && source.blank_from.take().is_some();
+        if was_padded {
+            source.scanned = 0;
+        }
+        if seen.size > before.size || was_padded {
             source.grown_at = now.mono;
             source.pending_since.get_or_insert(now.mono);
             if seen.size > source.scanned {
@@ -115,6 +121,12 @@ impl<F: Filesystem> Tailer<F> {
                 Some(_) => Want::Visit,
                 None => Want::Nothing,
             };
+        }
+        if source.settle_first && !source.progress.is_settled() {
+            return Want::Nothing;
+        }
+        if let Some(at) = source.pending_look().filter(|at| *at > now) {
+            return Want::At(at);
         }
         if source.progress.out() == 0 || unread >= self.limits.batch_bytes_max as u64 {
             return Want::Visit;

@@ -24,15 +24,17 @@ impl<F: Filesystem> Tailer<F> {
     pub(super) fn remember(&mut self, remembered: Remembered) {
         let Remembered { generation, cuts } = remembered;
         let number = self.new_number();
-        let info = self.info(self.settings.patterns.group(&generation.path).unwrap_or(0), &generation.path);
-        let mut source = Source::new(generation.path, info, std::time::Duration::ZERO);
+        let group = self.settings.patterns.group(&generation.path).unwrap_or(0);
+        let (info, framing) = (self.info(group, &generation.path), self.framing(group));
+        let skipped_max = framing.skipped_bytes_max() as u64;
+        let mut source = Source::new(generation.path, info, framing, std::time::Duration::ZERO);
         source.stream_id = Some(generation.stream_id);
         source.inode = generation.inode;
         source.birth_nano = generation.birth_nano;
         source.epoch = generation.epoch;
         source.head = generation.head;
         let acked = Place { offset: generation.acked, after: generation.after, anchor: generation.anchor };
-        source.progress = Progress::resume(acked, &cuts);
+        source.progress = Progress::resume(acked, &cuts, skipped_max);
         // Where the last cuts may be missing, intervals of what was sent cannot be trusted.
         source.resend = generation.resend || self.trust != Trust::Whole;
         source.own = true;
@@ -60,6 +62,7 @@ impl<F: Filesystem> Tailer<F> {
             // With several names the first one found in a walk is the one that is told.
             if !seen_by_this_walk && source.path != found.path {
                 source.path.clone_from(&found.path);
+                source.scope_path.clone_from(&found.path);
             }
         }
         let changed = source.seen != Seen::of(&found.stat);
@@ -153,7 +156,7 @@ impl<F: Filesystem> Tailer<F> {
     /// Begins a generation; `again` says that its file had one before.
     pub(super) fn begin(&mut self, path: &Path, group: usize, key: &FileKey, again: bool, now: Now) -> StreamNumber {
         let number = self.new_number();
-        let mut source = Source::new(path.to_path_buf(), self.info(group, path), now.mono);
+        let mut source = Source::new(path.to_path_buf(), self.info(group, path), self.framing(group), now.mono);
         source.inode = key.inode;
         source.birth_nano = key.birth_nano;
         if let Some(birth_nano) = key.birth_nano {
@@ -195,6 +198,9 @@ impl<F: Filesystem> Tailer<F> {
         source.truncated = false;
         source.seen = Seen::default();
         source.path.clone_from(&found.path);
+        if found.group.is_some() {
+            source.scope_path.clone_from(&found.path);
+        }
         source.grown_at = now.mono;
         source.presence = match found.group {
             Some(_) => Presence::InScope { walk },

@@ -92,14 +92,18 @@ impl<F: Filesystem> Tailer<F> {
         source.kept_for = pace::SETTLE * 2;
         source.truncated = true;
         source.seen.size = size_before;
-        let path = source.path.clone();
+        let (path, scope_path) = (source.path.clone(), source.scope_path.clone());
         let position = source.progress.position().offset;
         tracing::info!(path = %path.display(), position, "a file was truncated or rewritten; it is read from its beginning");
         self.by_key.remove(&key);
         self.tally.truncated += 1;
         let Ok(stat) = file.stat() else { return };
         let group = self.settings.patterns.group(&path);
-        let next = self.begin(&path, group.unwrap_or(0), &key, true, now);
+        let of = group.or_else(|| self.settings.patterns.group(&scope_path));
+        let next = self.begin(&path, of.unwrap_or(0), &key, true, now);
+        if let Some(next) = self.sources.get_mut(&next) {
+            next.scope_path = scope_path;
+        }
         // Those that were held back for resembling the old generation may be its continuation now.
         let held = |source: &Source<F::Handle>| source.held.is_some_and(|held| held.of == number);
         let waiting: Vec<_> = self.sources.iter().filter(|(_, source)| held(source)).map(|(held, _)| *held).collect();

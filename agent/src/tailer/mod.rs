@@ -9,6 +9,7 @@
 //! - `resemble.rs`: a new inode that looks like a known generation;
 //! - `attend.rs`: what changed about a file, and what is to be done when;
 //! - `visit.rs`: reading, cutting, building;
+//! - `padding.rs`: room in a file that is not written yet;
 //! - `answers.rs`: acknowledgements and refusals;
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
@@ -23,6 +24,7 @@ mod heads;
 mod keep;
 mod losses;
 mod orphans;
+mod padding;
 mod resemble;
 mod source;
 mod status;
@@ -47,7 +49,7 @@ use crate::{
     clock::Now,
     discovery::{Hint, Patterns, Scan},
     filesystem::Filesystem,
-    lines::CutLimits,
+    lines::{CutLimits, Framing},
     parcel::{Parcel, StreamNumber},
     state::{Recovered, Store, Trust},
 };
@@ -64,6 +66,8 @@ pub struct Settings {
     pub patterns: Patterns,
     /// For each group, what is said of its streams; the path is filled in.
     pub infos: Vec<v1::StreamInfo>,
+    /// For each group, what its records are.
+    pub framings: Vec<Framing>,
     /// How batches are cut.
     pub limits: CutLimits,
     /// After how long without growth an unterminated rest is sent.
@@ -102,6 +106,10 @@ pub(crate) mod pace {
     pub(crate) const CHECKPOINT: Duration = Duration::from_secs(1);
     /// Before something that failed for a reason outside is tried again.
     pub(crate) const RETRY: Duration = Duration::from_secs(1);
+    /// Bytes of a record from which on it is not looked at again for every line that is added to it.
+    pub(crate) const PENDING_LONG: u64 = 16 * 1024;
+    /// A look at such a record.
+    pub(crate) const LOOK_PENDING: Duration = Duration::from_millis(100);
     /// Linger of a slow stream, and of one at or above [`FAST`].
     pub(crate) const LINGER_MIN: Duration = Duration::from_millis(2);
     /// See [`LINGER_MIN`].
@@ -323,6 +331,10 @@ impl<F: Filesystem> Tailer<F> {
             source.queued = true;
             self.ready.push_back(number);
         }
+    }
+
+    fn framing(&self, group: usize) -> Framing {
+        self.settings.framings.get(group).cloned().unwrap_or_default()
     }
 
     fn info(&self, group: usize, path: &Path) -> Arc<v1::StreamInfo> {

@@ -11,7 +11,7 @@ use crate::{
     clock::Now,
     filesystem::Filesystem,
     identity::range_hash,
-    lines::recut,
+    lines::{Framing, recut},
     parcel::{Parcel, StreamNumber},
     state::CutRecord,
 };
@@ -39,12 +39,13 @@ impl<F: Filesystem> Tailer<F> {
             .open(&parcel.batch)
             .inspect_err(|error| tracing::error!(%error, offset = first, "cannot open a batch of our own"))
             .ok()?;
-        let range = source_bytes(&opened);
+        let framing = &self.sources.get(&number)?.framing;
+        let range = source_bytes(&opened, framing)?;
         if range_hash(&range) != cut.hash {
             tracing::error!(offset = first, "a batch does not hold the bytes of its cut; it is kept as it is");
             return None;
         }
-        let halves = halves(&range, &cut, opened.len())?;
+        let halves = halves(&range, &cut, opened.len(), framing)?;
         let middle = range.len().checked_sub(usize::try_from(halves[1].end - halves[1].first).ok()?)?;
         let one = self.seal_range(number, &halves[0], &range[..middle])?;
         let other = self.seal_range(number, &halves[1], &range[middle..])?;
@@ -62,7 +63,8 @@ impl<F: Filesystem> Tailer<F> {
 
     fn seal_range(&mut self, number: StreamNumber, record: &CutRecord, range: &[u8]) -> Option<Parcel> {
         self.records.clear();
-        recut(range, Flags::from_bits(record.flags), &mut self.records);
+        let framing = &self.sources.get(&number)?.framing;
+        recut(range, Flags::from_bits(record.flags), framing, &mut self.records);
         self.seal(number, record)
     }
 
@@ -80,17 +82,12 @@ impl<F: Filesystem> Tailer<F> {
 }
 
 /// The bytes of the source that a batch was cut from: how far a record's length there exceeds its body's says how it
-/// ended.
-fn source_bytes(opened: &OpenBatch) -> Vec<u8> {
+/// ended. `None` where lines of container runtimes were made one.
+fn source_bytes(opened: &OpenBatch, framing: &Framing) -> Option<Vec<u8>> {
     let mut range = Vec::with_capacity(opened.bodies().len() + 2 * opened.len());
     for record in opened.records() {
-        range.extend_from_slice(record.body);
-        let terminator: &[u8] = match record.end_offset - record.offset - record.body.len() as u64 {
-            0 => b"",
-            1 => b"\n",
-            _ => b"\r\n",
-        };
-        range.extend_from_slice(terminator);
+        let source = usize::try_from(record.end_offset - record.offset).ok()?;
+        range.extend(framing.source_of(record.body, source)?);
     }
-    range
+    Some(range)
 }

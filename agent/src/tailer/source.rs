@@ -9,6 +9,7 @@ use crate::{
     filesystem::FileStat,
     generation::Progress,
     identity::{Mark, StreamId},
+    lines::Framing,
     parcel::{Parcel, StreamNumber},
     state::GenerationRecord,
 };
@@ -76,7 +77,11 @@ pub(super) struct Source<H> {
     pub(super) key: Option<FileKey>,
     pub(super) epoch: u64,
     pub(super) path: PathBuf,
+    /// Its last path in scope, by which it belongs to a group.
+    pub(super) scope_path: PathBuf,
     pub(super) info: Arc<v1::StreamInfo>,
+    /// What its records are.
+    pub(super) framing: Framing,
     pub(super) head: Mark,
     pub(super) progress: Progress,
     pub(super) resend: bool,
@@ -103,6 +108,14 @@ pub(super) struct Source<H> {
     pub(super) encoded_bytes_max: usize,
     /// Up to where an unterminated rest was seen.
     pub(super) scanned: u64,
+    /// Where padding begins that went on to the end of the file when it was last read; `None` once the file changed.
+    pub(super) blank_from: Option<u64>,
+    /// Up to where padding was followed.
+    pub(super) blank_to: u64,
+    /// A place behind padding at which something was written.
+    pub(super) written_at: u64,
+    /// Padding is to be skipped, which waits until everything before it is acknowledged.
+    pub(super) settle_first: bool,
     /// Size at which a read last proved that the file is still this generation's.
     pub(super) proven: u64,
     /// When that rest is sent.
@@ -118,15 +131,17 @@ pub(super) struct Source<H> {
 }
 
 impl<H> Source<H> {
-    pub(super) fn new(path: PathBuf, info: Arc<v1::StreamInfo>, now: Duration) -> Self {
+    pub(super) fn new(path: PathBuf, info: Arc<v1::StreamInfo>, framing: Framing, now: Duration) -> Self {
         Self {
             stream_id: None,
             inode: 0,
             birth_nano: None,
             key: None,
             epoch: 0,
+            scope_path: path.clone(),
             path,
             info,
+            framing,
             head: Mark::default(),
             progress: Progress::default(),
             resend: false,
@@ -144,6 +159,10 @@ impl<H> Source<H> {
             kept: Vec::new(),
             encoded_bytes_max: usize::MAX,
             scanned: 0,
+            blank_from: None,
+            blank_to: 0,
+            written_at: 0,
+            settle_first: false,
             proven: 0,
             flush_at: None,
             pending_since: None,
@@ -155,9 +174,19 @@ impl<H> Source<H> {
         }
     }
 
-    /// Bytes that are there and not read.
+    /// Bytes that are there and not read; padding up to the end does not count, for it is not written yet.
     pub(super) fn unread(&self) -> u64 {
-        if self.short { 0 } else { self.seen.size.saturating_sub(self.progress.position().offset) }
+        let position = self.progress.position().offset;
+        let is_blank = self.blank_from.is_some_and(|from| from <= position);
+        if self.short || is_blank { 0 } else { self.seen.size.saturating_sub(position) }
+    }
+
+    /// When a long record whose end is not there yet is looked at again, unless it grows by much: with every line that is
+    /// added to it all of it is read.
+    pub(super) fn pending_look(&self) -> Option<Duration> {
+        let pending = self.scanned.saturating_sub(self.progress.position().offset);
+        let grown = self.unread().saturating_sub(pending);
+        (pending > pace::PENDING_LONG && grown < pending / 4).then(|| self.visited_at + pace::LOOK_PENDING)
     }
 
     pub(super) fn record(&self) -> Option<GenerationRecord> {
@@ -172,7 +201,7 @@ impl<H> Source<H> {
             after: acked.after,
             anchor: acked.anchor,
             resend: self.resend,
-            path: self.path.clone(),
+            path: self.scope_path.clone(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The tailer over the fake file system: named scenarios, and a model with random schedules.
 
 mod adversity;
+mod framing;
 mod model;
 mod rig;
 mod scenarios;

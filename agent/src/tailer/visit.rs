@@ -16,13 +16,13 @@ use crate::{
     filesystem::{Filesystem, Handle},
     generation::Place,
     identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
-    lines::{CutLimits, Cutting, Flush, Start, cut, recut},
+    lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary, cut, recut, written_bytes},
     parcel::{Parcel, StreamNumber},
     state::{CutRecord, Fact},
 };
 
 /// Bytes of a file read in one visit: the quantum of fairness.
-const QUANTUM_BYTES: usize = 256 * 1024;
+pub(super) const QUANTUM_BYTES: usize = 256 * 1024;
 /// Visits of one turn, so that answers and hints are not kept waiting.
 const VISITS_MAX: usize = 16;
 /// Bodies are cut smaller than the largest batch by so much, for the arrays beside them.
@@ -67,6 +67,9 @@ impl<F: Filesystem> Tailer<F> {
         if !source.own && !self.is_own(number, now) {
             return;
         }
+        if let Err(error) = self.learn_byte_order(number) {
+            return self.read_failed(number, &error, now);
+        }
         let Some(source) = self.sources.get(&number) else { return };
         let outcome = match source.progress.to_build() {
             Some(record) => self.build_again(number, record, now),
@@ -80,6 +83,20 @@ impl<F: Filesystem> Tailer<F> {
             return self.read_failed(number, &error, now);
         }
         self.attend(number, now);
+    }
+
+    /// Reads which UTF-16 a file is in, where its beginning says so.
+    fn learn_byte_order(&mut self, number: StreamNumber) -> io::Result<()> {
+        let Some(source) = self.sources.get_mut(&number).filter(|source| source.framing.needs_byte_order()) else {
+            return Ok(());
+        };
+        let mut first = [0; 2];
+        if let Some(file) = &source.file
+            && file.read_full_at(&mut first, 0)? == first.len()
+        {
+            source.framing = source.framing.for_file(first);
+        }
+        Ok(())
     }
 
     /// A read failed: others go on, this one is tried again.
@@ -107,10 +124,14 @@ impl<F: Filesystem> Tailer<F> {
                 return Ok(());
             }
             let done = self.cut_block(number, &read, now);
-            let longest = self.limits.record_bytes_max + 2;
-            if done.consumed > 0 || done.stopped || read.at_end || wanted > longest {
+            let Some(source) = self.sources.get(&number) else { return Ok(()) };
+            let longest = source.framing.lookahead_bytes(self.limits.record_bytes_max);
+            if done.consumed > 0 || done.stopped || read.at_end {
                 self.note_visit(number, &read, done, now);
                 return Ok(());
+            }
+            if wanted > longest {
+                return self.follow_padding(number, read.anchor_bytes, now);
             }
             wanted = longest + MARK_BYTES_MAX;
         }
@@ -138,7 +159,8 @@ impl<F: Filesystem> Tailer<F> {
         let position = source.progress.position().offset;
         let from_start = position == read.anchor_bytes as u64;
         if usize::from(source.head.length) < MARK_BYTES_MAX && from_start {
-            let head = Mark::head(&self.block);
+            // What is padding now will be written over.
+            let head = Mark::head(&self.block[..written_bytes(&self.block, 0, &source.framing)]);
             if head.length > source.head.length {
                 self.heads.remove(source.head, number);
                 self.heads.insert(head, number);
@@ -178,13 +200,22 @@ impl<F: Filesystem> Tailer<F> {
         let end = begin + (self.block.len() - read.anchor_bytes) as u64;
         loop {
             let Some(source) = self.sources.get(&number) else { return done };
-            let flush = flush(source, read.at_end.then_some(end), now);
-            let start = source.progress.position().after;
+            let position = source.progress.position();
+            let at = At {
+                offset: position.offset,
+                start: position.after,
+                flush: flush(source, source.known_end(end, read.at_end), now),
+                written_behind: source.written_at >= end,
+            };
             let limits = limits_for(source, &self.limits);
             let base = read.anchor_bytes + done.consumed;
             self.records.clear();
-            let cutting = cut(&self.block[base..], start, flush, &limits, &mut self.records);
+            let cutting = cut(&self.block[base..], at, &limits, &source.framing, &mut self.records);
             if cutting.consumed == 0 {
+                return done;
+            }
+            if cutting.padding && !self.may_skip_padding(number) {
+                done.stopped = true;
                 return done;
             }
             if !self.take_cut(number, base, &cutting, now) {
@@ -209,6 +240,9 @@ impl<F: Filesystem> Tailer<F> {
         if self.records.is_empty() {
             source.progress.skip(place);
             self.checkpoint.dirty = true;
+            if cutting.padding {
+                self.note_skipped(number, cutting.skipped);
+            }
             return true;
         }
         let record = CutRecord {
@@ -228,6 +262,7 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return false };
         source.progress.push(record, parcel.encoded);
         self.tally.read(self.records.len(), record.end - record.first);
+        self.tally.replaced_units += cutting.replaced as u64;
         self.hand_out(parcel);
         true
     }
@@ -284,12 +319,9 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     fn note_visit(&mut self, number: StreamNumber, read: &NewBytes, done: Progressed, now: Now) {
-        let partial_flush = self.settings.partial_flush;
-        let size = {
-            let Some(source) = self.sources.get(&number) else { return };
-            source.progress.position().offset + (self.block.len() - read.anchor_bytes - done.consumed) as u64
-        };
         let Some(source) = self.sources.get_mut(&number) else { return };
+        let rest = &self.block[read.anchor_bytes + done.consumed..];
+        let size = source.progress.position().offset + rest.len() as u64;
         let elapsed = now.mono.saturating_sub(source.visited_at).as_secs_f64().max(0.001);
         let sample = done.consumed as f64 / elapsed;
         source.rate = source.rate.mul_add(0.7, sample * 0.3);
@@ -299,12 +331,7 @@ impl<F: Filesystem> Tailer<F> {
         if done.stopped || !read.at_end {
             return;
         }
-        // All that is left is a rest without terminator. A flush that came to nothing is not tried again before growth.
-        let came_to_nothing = source.flush_at.is_some_and(|at| at <= now.mono) && done.consumed == 0;
-        source.scanned = size;
-        source.seen.size = source.seen.size.max(size);
-        let at = if source.seen.deleted { now.mono } else { source.grown_at + partial_flush };
-        source.flush_at = (!came_to_nothing && source.unread() > 0).then_some(at);
+        source.note_rest(rest, size, done.consumed > 0, self.settings.partial_flush, now.mono);
     }
 
     /// Builds a batch again along its cut.
@@ -325,7 +352,7 @@ impl<F: Filesystem> Tailer<F> {
         }
         let limit = source.encoded_bytes_max;
         self.records.clear();
-        recut(&self.block, Flags::from_bits(record.flags), &mut self.records);
+        recut(&self.block, Flags::from_bits(record.flags), &source.framing, &mut self.records);
         let Some(parcel) = self.seal(number, &record) else { return Ok(()) };
         if parcel.encoded > limit && self.records.len() > 1 {
             self.split(number, &record, now);
@@ -340,7 +367,8 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Halves a cut that is too large for its lane, between records.
     fn split(&mut self, number: StreamNumber, record: &CutRecord, now: Now) {
-        let Some(halves) = halves(&self.block, record, self.records.len()) else { return };
+        let Some(source) = self.sources.get(&number) else { return };
+        let Some(halves) = halves(&self.block, record, self.records.len(), &source.framing) else { return };
         if !self.log_halves(number, &halves) {
             return self.pause(number, now);
         }
@@ -357,8 +385,8 @@ impl<F: Filesystem> Tailer<F> {
 }
 
 /// The two cuts that together cover one of `records` records, whose bytes in the source are `range`.
-pub(super) fn halves(range: &[u8], record: &CutRecord, records: usize) -> Option<[CutRecord; 2]> {
-    let half = memchr::memchr_iter(b'\n', range).nth((records / 2).checked_sub(1)?)? + 1;
+pub(super) fn halves(range: &[u8], record: &CutRecord, records: usize, framing: &Framing) -> Option<[CutRecord; 2]> {
+    let half = boundary(range, Flags::from_bits(record.flags), framing, records / 2).filter(|half| *half > 0)?;
     let middle = record.first + half as u64;
     // The anchor in the middle may need bytes before the cut; a shorter one is as good a proof.
     let first = CutRecord {

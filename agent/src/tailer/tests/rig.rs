@@ -11,7 +11,7 @@ use crate::{
     clock::Now,
     discovery::{Group, Hint, Patterns},
     filesystem::fake::FakeFilesystem,
-    lines::CutLimits,
+    lines::{CutLimits, Framing, FramingConfig},
     parcel::{Answer, Parcel, Returned},
     state::Store,
     tailer::{LossReason, Settings, Tailer},
@@ -36,12 +36,17 @@ pub(super) struct Rig {
     pub(super) batches: BTreeSet<(Vec<u8>, u64, u64, u64, u32)>,
     pub(super) deliveries: usize,
     pub(super) limits: CutLimits,
+    pub(super) framing: FramingConfig,
     opener: Opener,
     pub(super) fresh: bool,
 }
 
 impl Rig {
     pub(super) fn new() -> Self {
+        Self::with_framing(FramingConfig::default())
+    }
+
+    pub(super) fn with_framing(framing: FramingConfig) -> Self {
         let limits = CutLimits { batch_bytes_max: 4096, batch_records_max: 20, record_bytes_max: 2000 };
         let now = Now { mono: Duration::from_secs(1), unix_nano: 1_700_000_000_000_000_000 };
         let mut rig = Self {
@@ -54,6 +59,7 @@ impl Rig {
             batches: BTreeSet::new(),
             deliveries: 0,
             limits,
+            framing,
             opener: Opener::new(Limits::default()),
             fresh: true,
         };
@@ -67,6 +73,7 @@ impl Rig {
         let settings = Settings {
             patterns: Patterns::new(vec![group]),
             infos: vec![v1::StreamInfo::default()],
+            framings: vec![Framing::new(&self.framing).unwrap()],
             limits: self.limits,
             partial_flush: PARTIAL_FLUSH,
             window_bytes: 1 << 20,
