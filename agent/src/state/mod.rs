@@ -29,6 +29,8 @@
 //!   without its cut on disk. Acknowledged progress on disk is never touched by a failing write.
 
 mod codec;
+#[cfg(test)]
+mod golden;
 mod log;
 mod store;
 #[cfg(test)]

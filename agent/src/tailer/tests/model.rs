@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::rig::Rig;
 use crate::{
     discovery::Hint,
+    lines::{FramingConfig, Multiline},
     parcel::{Answer, Returned},
 };
 
@@ -104,7 +105,9 @@ impl Model {
             if self.open.insert(file, false) == Some(true) {
                 text.push('\n');
             }
-            text.push_str(&format!("line {:08} of file {file}, with some words to make it longer", self.written));
+            // Where lines are joined, every third one goes on from the one before.
+            let begin = if self.rig.framing.multiline.is_some() && self.written % 3 != 0 { " more" } else { "line" };
+            text.push_str(&format!("{begin} {:08} of file {file}, with some words to make it longer", self.written));
             self.open.insert(file, true);
             self.written += 1;
         }
@@ -178,9 +181,9 @@ impl Model {
     }
 }
 
-fn check(acts: &[Act]) {
-    let mut model =
-        Model { rig: Rig::new(), written: 0, open: BTreeMap::new(), rotated: BTreeMap::new(), rotations: 0 };
+fn check(acts: &[Act], framing: FramingConfig) {
+    let rig = Rig::with_framing(framing);
+    let mut model = Model { rig, written: 0, open: BTreeMap::new(), rotated: BTreeMap::new(), rotations: 0 };
     acts.iter().for_each(|act| model.apply(act));
     (0..3).for_each(|file| model.close(file));
     model.settle();
@@ -188,10 +191,11 @@ fn check(acts: &[Act]) {
     let mut times: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     // Records that were flushed and continued belong together: their bodies end where the next one begins.
     for (body, _) in model.rig.kept.values() {
-        let text = String::from_utf8(body.clone()).unwrap();
-        let number = text.split(' ').nth(1).and_then(|number| number.parse().ok());
-        let number = number.unwrap_or_else(|| panic!("no line was ever written as {text:?}"));
-        times.entry(number).or_default().push(text);
+        for text in std::str::from_utf8(body).unwrap().lines() {
+            let number = text.trim_start().split(' ').nth(1).and_then(|number| number.parse().ok());
+            let number = number.unwrap_or_else(|| panic!("no line was ever written as {text:?}"));
+            times.entry(number).or_default().push(text.to_owned());
+        }
     }
     let missing: Vec<usize> = (0..model.written).filter(|number| !times.contains_key(number)).collect();
     assert!(missing.is_empty(), "lines {missing:?} of {} never arrived", model.written);
@@ -205,6 +209,12 @@ proptest! {
 
     #[test]
     fn every_line_arrives_under_one_identity_whatever_happens(acts in acts()) {
-        check(&acts);
+        check(&acts, FramingConfig::default());
+    }
+
+    #[test]
+    fn every_line_of_joined_records_arrives_under_one_identity_whatever_happens(acts in acts(), lines_max in 2usize..40) {
+        let multiline = Some(Multiline::Start("^line".into()));
+        check(&acts, FramingConfig { multiline, lines_max: Some(lines_max), ..FramingConfig::default() });
     }
 }
