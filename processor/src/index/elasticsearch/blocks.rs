@@ -2,7 +2,7 @@
 //!
 //! A body takes some MiB. Memory that was given back to the system comes again as pages that it must clear first: with a
 //! new block for each request that was a quarter of all that a processor does. Invariant: at most [`KEPT_MAX`] blocks wait
-//! here, none larger than what a request is meant to take.
+//! here, each as large as what a request is meant to take.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,16 +19,20 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Keeps blocks of up to `bytes_max`.
+    /// Keeps blocks of `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { kept: Mutex::default(), bytes_max }
     }
 
     /// An empty block with room for so many bytes.
     pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
-        let mut block = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if bytes > self.bytes_max {
+            return Vec::with_capacity(bytes);
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // All of one size, so that each serves any body; what is not written to costs nothing.
+        let mut block = kept.unwrap_or_else(|| Vec::with_capacity(self.bytes_max));
         block.clear();
-        block.reserve(bytes);
         block
     }
 
@@ -37,7 +41,7 @@ impl Blocks {
         let Ok(block) = body.try_into_mut() else { return };
         let block = Vec::from(block);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX && block.capacity() <= self.bytes_max {
+        if kept.len() < KEPT_MAX && block.capacity() == self.bytes_max {
             kept.push(block);
         }
     }
@@ -72,6 +76,6 @@ mod tests {
         blocks.give_back(vec![0; 1001].into());
         let kept = blocks.kept.lock().unwrap();
         assert_eq!(kept.len(), KEPT_MAX);
-        assert!(kept.iter().all(|block| block.capacity() <= 1000));
+        assert!(kept.iter().all(|block| block.capacity() == 1000));
     }
 }
