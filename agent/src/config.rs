@@ -172,7 +172,7 @@ fn read_tls(section: &Section) -> Option<TlsFiles> {
 }
 
 fn read_files(section: &Section) -> FilesConfig {
-    let files = FilesConfig {
+    let mut files = FilesConfig {
         include: section.texts("include", &[]),
         exclude: section.texts("exclude", &[]),
         service: section.text("service", ""),
@@ -181,6 +181,7 @@ fn read_files(section: &Section) -> FilesConfig {
         format: section.text("format", ""),
         framing: read_framing(section),
     };
+    files.framing.cri = files.format == "cri";
     if files.include.is_empty() {
         section.require::<()>("include", None);
     }
@@ -218,8 +219,7 @@ fn read_framing(section: &Section) -> FramingConfig {
         multiline: read_multiline(section),
         lines_max: usize::try_from(lines_max).ok(),
         timeout: section.is_set("multiline_timeout").then_some(timeout),
-        // Read by its own reader, which tells faults.
-        cri: section.text("format", "") == "cri",
+        cri: false,
     }
 }
 

@@ -53,7 +53,7 @@ impl<F: Filesystem> Tailer<F> {
         };
         let (before, seen) = (source.seen, Seen::of(&stat));
         if before == seen {
-            return;
+            return source.doubt_padding(now);
         }
         source.seen = seen;
         // Padding may have been written over in place.

@@ -90,6 +90,8 @@ pub(crate) mod pace {
     pub(crate) const LOOK_ACTIVE: Duration = Duration::from_millis(500);
     /// The same without hints.
     pub(crate) const LOOK_POLLING: Duration = Duration::from_millis(250);
+    /// How long after a change another one may show no other time of change.
+    pub(crate) const DOUBT: Duration = Duration::from_secs(2);
     /// How long a file counts as active.
     pub(crate) const ACTIVE: Duration = Duration::from_secs(30);
     /// A deleted file that is read and acknowledged is closed.

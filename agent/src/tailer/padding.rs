@@ -7,7 +7,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Tailer, source::Source, visit::QUANTUM_BYTES};
+use super::{Tailer, pace, source::Source, visit::QUANTUM_BYTES};
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
@@ -30,6 +30,7 @@ impl<F: Filesystem> Tailer<F> {
         let blank_from = position + written_bytes(rest, position, &source.framing) as u64;
         source.blank_to = source.blank_to.max(block_end);
         source.pending_since = None;
+        source.visited_at = now.mono;
         for _ in 0..READS_MAX {
             let Some(file) = &source.file else { return Ok(()) };
             self.block.resize(QUANTUM_BYTES, 0);
@@ -68,6 +69,16 @@ impl<H> Source<H> {
     pub(super) fn known_end(&self, block_end: u64, at_end: bool) -> Option<u64> {
         let padded = self.blank_from.is_some_and(|from| from <= block_end);
         if at_end { Some(block_end) } else { padded.then_some(self.scanned) }
+    }
+
+    /// Clocks of file systems are coarse: what was written over padding a moment after a read may show no other time, so
+    /// padding of a file that changed lately is read again.
+    pub(super) fn doubt_padding(&mut self, now: Now) {
+        let age = now.unix_nano.abs_diff(u64::try_from(self.seen.modified_nano).unwrap_or(0));
+        let is_doubtful = u128::from(age) < pace::DOUBT.as_nanos() && now.mono >= self.visited_at + pace::LOOK_POLLING;
+        if is_doubtful && self.blank_from.take().is_some() {
+            self.scanned = 0;
+        }
     }
 
     /// Notes what is left at the end of a file of `size` bytes after a visit: a rest whose end is not known, padding, or

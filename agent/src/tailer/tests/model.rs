@@ -106,7 +106,8 @@ impl Model {
                 text.push('\n');
             }
             // Where lines are joined, every third one goes on from the one before.
-            let begin = if self.rig.framing.multiline.is_some() && self.written % 3 != 0 { " more" } else { "line" };
+            let begin =
+                if self.rig.framing.multiline.is_some() && !self.written.is_multiple_of(3) { " more" } else { "line" };
             text.push_str(&format!("{begin} {:08} of file {file}, with some words to make it longer", self.written));
             self.open.insert(file, true);
             self.written += 1;
