@@ -341,6 +341,7 @@ mod tests {
             ("encoding = \"utf-7\"", ["logmesh.toml:3", "`utf-7`", "utf-16le"]),
             ("multiline_start = '(a'", ["logmesh.toml:3", "`(a`", "unclosed group"]),
             ("multiline_start = 'a(?=b)'", ["logmesh.toml:3", "look-around", "without look-around"]),
+            ("multiline_start = 'a{1000}{1000}'", ["logmesh.toml:3", "`a{1000}{1000}`", "size limit"]),
             ("multiline_continuation = '[z-a]'", ["multiline_continuation", "`[z-a]`", "range"]),
             (
                 "multiline_start = 'a'\nmultiline_continuation = 'b'",

@@ -13,7 +13,7 @@ type Instrument<S, T> = (&'static str, &'static str, fn(&S) -> T);
 
 /// Makes the instruments.
 pub(crate) fn observe(meter: &Meter, shown: &Shown) {
-    let counters: [Instrument<Snapshot, u64>; 11] = [
+    let counters: [Instrument<Snapshot, u64>; 12] = [
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
@@ -25,6 +25,7 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         ("logmesh_agent_truncations", "Truncations seen", |now| now.tally.truncated),
         ("logmesh_agent_unreadable_paths", "Paths found unreadable", |now| now.tally.unreadable),
         ("logmesh_agent_read_errors", "Reads that failed", |now| now.tally.read_errors),
+        ("logmesh_agent_records_split", "Records split for their length", |now| now.tally.split_records),
         ("logmesh_agent_bytes_skipped", "Bytes of padding before something that was written", |now| {
             now.tally.skipped_bytes
         }),

@@ -158,10 +158,14 @@ impl Compiled {
     }
 }
 
+/// Largest pattern, compiled, and as much again while it is asked, in bytes.
+const PATTERN_BYTES_MAX: usize = 512 * 1024;
+
 /// Compiles a pattern. Classes are those of ASCII: what they are asked about is bytes, and tables of Unicode would make
 /// up much of the agent.
 pub(super) fn pattern(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).unicode(false).build()
+    let mut builder = RegexBuilder::new(text);
+    builder.unicode(false).size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).build()
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct Tally {
     pub unreadable: u64,
     /// Reads that failed.
     pub read_errors: u64,
+    /// Records that were split for their length.
+    pub split_records: u64,
     /// Bytes of padding that were skipped, for something was written behind them.
     pub skipped_bytes: u64,
     /// Code units that are no text in their file's encoding, and were replaced.

@@ -263,6 +263,7 @@ impl<F: Filesystem> Tailer<F> {
         source.progress.push(record, parcel.encoded);
         self.tally.read(self.records.len(), record.end - record.first);
         self.tally.replaced_units += cutting.replaced as u64;
+        self.tally.split_records += u64::from(Flags::from_bits(record.flags).contains(Flags::LAST_SPLIT));
         self.hand_out(parcel);
         true
     }

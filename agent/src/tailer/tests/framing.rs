@@ -234,12 +234,18 @@ fn a_hole_is_skipped_once_something_stands_behind_it_and_counted() {
         rig.files.append("/logs/a.log", &vec![0; hole]);
         rig.files.append("/logs/a.log", b"two\n");
         // The hole is skipped only when what is before it is acknowledged.
-        rig.run_unanswered(SECOND);
+        rig.run_unanswered(10 * SECOND);
         if killed {
+            for parcel in std::mem::take(&mut rig.waiting) {
+                rig.keep(&parcel);
+            }
             rig.kill();
             rig.start();
+            rig.pass(SECOND);
         }
         rig.run(5 * SECOND);
+        let firsts: std::collections::BTreeSet<u64> = rig.batches.iter().map(|batch| batch.1).collect();
+        assert_eq!(firsts.len(), rig.batches.len(), "{hole} {killed}: {:?}", rig.batches);
         rig.files.append("/logs/a.log", b"three\n");
         rig.run(3 * SECOND);
         let small = hole == 500;
@@ -272,4 +278,69 @@ fn a_rotated_file_is_let_go_though_it_ends_in_padding() {
     rig.files.delete("/logs/a.log");
     rig.run(pace::DELETED_KEPT * 3);
     assert_eq!((rig.bodies().len(), rig.files.open_files(), rig.lost_bytes()), (1, 0, 0));
+}
+
+#[test]
+fn what_is_cut_behind_a_hole_is_cut_the_same_way_after_a_kill() {
+    let mut rig = Rig::new();
+    rig.run(3 * SECOND);
+    rig.files.append("/logs/a.log", b"zero\n");
+    for _ in 0..4 {
+        rig.turn(vec![crate::discovery::Hint::Appeared("/logs/a.log".into())]);
+        for parcel in std::mem::take(&mut rig.waiting) {
+            rig.acknowledge(&parcel);
+        }
+    }
+    rig.files.append("/logs/a.log", &vec![0; 700_000]);
+    rig.files.append("/logs/a.log", b"one\ntwo\n");
+    // At the same moment, so without a checkpoint, which would know of it too.
+    (0..20).for_each(|_| rig.turn(vec![crate::discovery::Hint::Changed("/logs/a.log".into())]));
+    for parcel in std::mem::take(&mut rig.waiting) {
+        rig.keep(&parcel);
+    }
+    assert_eq!(rig.deliveries, 3);
+    rig.kill();
+    rig.start();
+    rig.pass(3600 * SECOND);
+    rig.run(3 * SECOND);
+    assert_eq!((rig.bodies().len(), rig.batches.len()), (3, 2), "{:?}", rig.batches);
+}
+
+#[test]
+fn a_wide_terminator_between_two_cuts_is_no_gap_after_a_kill() {
+    let text = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let mut rig = Rig::with_framing(FramingConfig { encoding: Encoding::Utf16Le, ..FramingConfig::default() });
+    rig.files.append("/logs/a.log", &text("one"));
+    rig.run_unanswered(2 * PARTIAL_FLUSH);
+    rig.files.append("/logs/a.log", &text("\r\ntwo\r\n"));
+    rig.run_unanswered(SECOND);
+    for parcel in std::mem::take(&mut rig.waiting) {
+        rig.keep(&parcel);
+    }
+    let sent = rig.batches.len();
+    assert_eq!(sent, 2);
+    rig.kill();
+    rig.start();
+    rig.pass(3600 * SECOND);
+    rig.run(3 * SECOND);
+    assert_eq!(
+        (rig.bodies(), rig.batches.len()),
+        (vec!["one".to_owned(), "two".to_owned()], sent),
+        "{:?}",
+        rig.batches
+    );
+}
+
+#[test]
+fn long_records_are_counted() {
+    let mut rig = java();
+    rig.files.append(
+        "/logs/a.log",
+        format!("ERROR\n{}INFO next\n", "\tat some.where(Else.java:1)\n".repeat(200)).as_bytes(),
+    );
+    rig.run(2 * PARTIAL_FLUSH);
+    let tally = rig.tailer.as_ref().unwrap().tally;
+    assert_eq!((tally.split_records, rig.bodies().len()), (2, 4));
+    let continued = rig.kept.values().filter(|(_, flags)| flags.contains(Flags::FIRST_CONTINUED)).count();
+    assert_eq!(continued, 2);
 }
