@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use logmesh_agent::command::AgentService;
-use logmesh_runtime::service;
+use logmesh_agent::command::Arguments;
 
 /// Tails files and ships them to gateways, none lost and none twice.
 #[derive(Debug, Parser)]
@@ -12,15 +11,15 @@ use logmesh_runtime::service;
     name = "logmesh-agent",
     version = option_env!("LOGMESH_VERSION").unwrap_or(env!("CARGO_PKG_VERSION")),
     max_term_width = 110,
-    after_help = "Examples:\n  logmesh-agent --config agent.toml\n  logmesh-agent check --config agent.toml"
+    after_help = "Examples:\n  logmesh-agent --config agent.toml\n  logmesh-agent check --config agent.toml\n  logmesh-agent state --config agent.toml"
 )]
 struct CommandLine {
     #[command(flatten)]
-    arguments: service::Arguments,
+    arguments: Arguments,
 }
 
 fn main() -> ExitCode {
-    service::run::<AgentService>("logmesh-agent", &CommandLine::parse().arguments)
+    CommandLine::parse().arguments.run("logmesh-agent")
 }
 
 #[cfg(test)]

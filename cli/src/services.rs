@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use logmesh_agent::command::AgentService;
+use logmesh_agent::command;
 use logmesh_gateway::command::GatewayService;
 use logmesh_processor::command::ProcessorService;
 use logmesh_runtime::service;
 
 /// Tails files and ships them to gateways.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  logmesh agent --config agent.toml")]
+#[command(after_help = "Examples:\n  logmesh agent --config agent.toml\n  logmesh agent state --config agent.toml")]
 pub(crate) struct Agent {
     #[command(flatten)]
-    arguments: service::Arguments,
+    arguments: command::Arguments,
 }
 
 /// Takes batches from agents over mutual TLS and writes them to Kafka.
@@ -35,7 +35,7 @@ pub(crate) struct Processor {
 impl Agent {
     /// Runs until the process is told to stop.
     pub(crate) fn run(self) -> ExitCode {
-        service::run::<AgentService>("logmesh agent", &self.arguments)
+        self.arguments.run("logmesh agent")
     }
 }
 

@@ -13,6 +13,7 @@ use logmesh_tests::process::Process;
 use logmesh_tests::scene::{Scene, scenario};
 use logmesh_tests::up::Setup;
 use logmesh_tests::writer::{Pace, Stamp, Writer};
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -53,9 +54,25 @@ async fn an_agent_elsewhere_delivers_each_line_once_while_it_and_its_gateway_are
         let stranger =
             found.iter().find(|document| document.agent_id.as_deref() != Some("spiffe://local/agent/edge-1"));
         ensure!(stranger.is_none(), "{stranger:?}");
-        Ok(())
+        remembers_that_all_is_acknowledged(&config).await
     })
     .await;
+}
+
+/// What the agent's state says, read by its own command.
+async fn remembers_that_all_is_acknowledged(config: &Path) -> Result<()> {
+    let mut command = Command::new(binary::named("logmesh-agent")?);
+    command.args(["state", "--json", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.output().await?;
+    ensure!(output.status.success(), "logmesh-agent state: {output:?}");
+    let state: Value = serde_json::from_slice(&output.stdout)?;
+    let generations = state["generations"].as_array().context("generations")?;
+    ensure!(state["trust"] == "whole" && !generations.is_empty(), "{state}");
+    for generation in generations {
+        let settled = generation["size"].is_null() || generation["acknowledged"] == generation["size"];
+        ensure!(settled && generation["batches_unacknowledged"] == 0, "{generation}");
+    }
+    Ok(())
 }
 
 /// A port that was free a moment ago: the gateway must come back where the agent looks for it.

@@ -53,7 +53,7 @@ impl Store {
         let boot = boot_id();
         let mut notes = Vec::new();
         let numbers = log_numbers(directory).map_err(failed("list"))?;
-        let checkpoint = load_checkpoint(directory, &mut notes);
+        let checkpoint = load_checkpoint(directory, set_aside, &mut notes);
         let checkpoint_log = checkpoint.as_ref().map(|checkpoint| checkpoint.log_number);
         let recovered = recover(directory, checkpoint, &numbers, boot, notes);
         let number = numbers.last().map_or(1, |last| last + 1);
@@ -69,6 +69,20 @@ impl Store {
             full: false,
         };
         Ok((store, recovered))
+    }
+
+    /// Reads what the directory holds without a lock and without a change to it. While an agent writes there, what is seen
+    /// is as it was a moment ago.
+    ///
+    /// # Errors
+    /// The operating system refuses. Damaged content is no error.
+    pub fn look(directory: &Path) -> Result<Recovered, StoreError> {
+        let failed = |source| StoreError::Io { what: "list", path: directory.into(), source };
+        let mut notes = Vec::new();
+        // The checkpoint first: an agent removes only logs that are older than the one before it.
+        let checkpoint = load_checkpoint(directory, leave, &mut notes);
+        let numbers = log_numbers(directory).map_err(failed)?;
+        Ok(recover(directory, checkpoint, &numbers, boot_id(), notes))
     }
 
     /// Has every write fail, as on a full disk, until there is room again.
@@ -189,8 +203,8 @@ fn log_numbers(directory: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(numbers)
 }
 
-/// The checkpoint, or the previous one; what is damaged is set aside.
-fn load_checkpoint(directory: &Path, notes: &mut Vec<String>) -> Option<Checkpoint> {
+/// The checkpoint, or the previous one; `damaged` says what becomes of one that is damaged.
+fn load_checkpoint(directory: &Path, damaged: fn(&Path) -> String, notes: &mut Vec<String>) -> Option<Checkpoint> {
     ["checkpoint", "checkpoint.previous"].iter().find_map(|name| {
         let path = directory.join(name);
         let bytes = match fs::read(&path) {
@@ -203,19 +217,23 @@ fn load_checkpoint(directory: &Path, notes: &mut Vec<String>) -> Option<Checkpoi
         };
         let checkpoint = decode(&bytes);
         if checkpoint.is_none() {
-            set_aside(&path, notes);
+            notes.push(format!("{} is damaged{}", path.display(), damaged(&path)));
         }
         checkpoint
     })
 }
 
-fn set_aside(path: &Path, notes: &mut Vec<String>) {
+fn set_aside(path: &Path) -> String {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
-    let moved = fs::rename(path, &aside);
-    let fate =
-        moved.map_or_else(|error| format!("and could not be set aside: {error}"), |()| "and was set aside".into());
-    notes.push(format!("{} is damaged {fate}", path.display()));
+    match fs::rename(path, &aside) {
+        Ok(()) => " and was set aside".into(),
+        Err(error) => format!(" and could not be set aside: {error}"),
+    }
+}
+
+fn leave(_: &Path) -> String {
+    String::new()
 }
 
 fn decode(bytes: &[u8]) -> Option<Checkpoint> {

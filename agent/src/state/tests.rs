@@ -53,6 +53,23 @@ fn what_was_logged_is_known_after_a_kill_and_a_missing_checkpoint_is_said() {
 }
 
 #[test]
+fn a_look_sees_what_a_running_agent_has_written_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path()).unwrap();
+    store.checkpoint(&[], false).unwrap();
+    learn(&mut store, 1, &[(0, 10), (10, 20)]);
+    let looked = Store::look(directory.path()).unwrap();
+    assert_eq!((looked.trust, looked.notes.len()), (Trust::Whole, 0));
+    assert_eq!(cuts_of(&looked, 1), [(0, 10), (10, 20)]);
+    let checkpoint = directory.path().join("checkpoint");
+    fs::write(&checkpoint, b"damaged").unwrap();
+    let looked = Store::look(directory.path()).unwrap();
+    assert!(looked.notes[0].contains("is damaged"), "{:?}", looked.notes);
+    assert_eq!(fs::read(&checkpoint).unwrap(), b"damaged", "it is the agent that sets it aside");
+    assert!(Store::look(&directory.path().join("nowhere")).is_err());
+}
+
+#[test]
 fn a_checkpoint_trims_what_is_acknowledged_and_the_older_log_does_not_take_it_back() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();

@@ -1,19 +1,59 @@
 //! The agent as a process, the same for `logmesh-agent` and `logmesh agent`.
 
+mod state;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::{Args, Subcommand};
 use logmesh_certs::TlsSource;
 use logmesh_runtime::{
     Context,
     config::{Root, Secret},
     finding::{Finding, Verdict},
     process::Options,
-    service::Service,
+    service::{self, Service},
     shutdown::Exit,
 };
 
+pub use state::State;
+
 use crate::{Agent, Config, ship::look::look};
+
+/// What an agent is told on the command line.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What an agent's command can do beside running.
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Says what is wrong with the configuration: every fault, with file, line and cure.
+    Check,
+    State(State),
+}
+
+impl Arguments {
+    /// Runs the agent until the process is told to stop, or does what is asked for instead. `name` begins every message.
+    #[must_use]
+    pub fn run(self, name: &'static str) -> ExitCode {
+        let Self { config, command } = self;
+        let command = match command {
+            Some(Command::State(state)) => return state.run(name, config.as_deref()),
+            Some(Command::Check) => Some(service::Command::Check),
+            None => None,
+        };
+        service::run::<AgentService>(name, &service::Arguments { config, command })
+    }
+}
 
 /// An agent that is a process of its own.
 #[derive(Debug)]
