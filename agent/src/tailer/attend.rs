@@ -119,6 +119,12 @@ impl<F: Filesystem> Tailer<F> {
             return match source.flush_at {
                 Some(at) if at > now => Want::At(at),
                 Some(_) => Want::Visit,
+                // What no flush takes, half a terminator, goes when nothing can follow it any more.
+                None if source.over_at().is_some_and(|at| at <= now)
+                    && now >= source.visited_at + pace::LOOK_ACTIVE =>
+                {
+                    Want::Visit
+                }
                 None => Want::Nothing,
             };
         }

@@ -181,6 +181,15 @@ impl<H> Source<H> {
         if self.short || is_blank { 0 } else { self.seen.size.saturating_sub(position) }
     }
 
+    /// When its generation counts as over, if its file is out of scope and does not grow.
+    pub(super) fn over_at(&self) -> Option<Duration> {
+        match self.presence {
+            Presence::Gone { .. } if self.seen.deleted => Some(Duration::ZERO),
+            Presence::Gone { since } => Some(since.max(self.grown_at) + self.kept_for),
+            Presence::Dormant | Presence::InScope { .. } => None,
+        }
+    }
+
     /// When a long record whose end is not there yet is looked at again, unless it grows by much: with every line that is
     /// added to it all of it is read.
     pub(super) fn pending_look(&self) -> Option<Duration> {

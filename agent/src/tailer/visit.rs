@@ -409,8 +409,10 @@ pub(super) fn halves(range: &[u8], record: &CutRecord, records: usize, framing: 
 
 /// Whether an unterminated rest may be sent now: it has waited, and is still what it was when the wait began.
 fn flush<H>(source: &Source<H>, file_end: Option<u64>, now: Now) -> Flush {
-    let due = source.flush_at.is_some_and(|at| at <= now.mono) && file_end == Some(source.scanned);
-    match (due, source.seen.deleted) {
+    let over = source.seen.deleted || source.over_at().is_some_and(|at| at <= now.mono);
+    let waited = over || source.flush_at.is_some_and(|at| at <= now.mono);
+    let due = waited && file_end == Some(source.scanned);
+    match (due, over) {
         (true, true) => Flush::End,
         (true, false) => Flush::Idle,
         (false, _) => Flush::Wait,

@@ -344,3 +344,22 @@ fn long_records_are_counted() {
     let continued = rig.kept.values().filter(|(_, flags)| flags.contains(Flags::FIRST_CONTINUED)).count();
     assert_eq!(continued, 2);
 }
+
+#[test]
+fn a_renamed_file_is_let_go_though_it_ends_in_half_a_terminator() {
+    let wide: Vec<u8> = "one\n".encode_utf16().flat_map(u16::to_le_bytes).chain([b'x']).collect();
+    let utf16 = FramingConfig { encoding: Encoding::Utf16Le, ..FramingConfig::default() };
+    for (framing, content, left) in
+        [(FramingConfig::default(), b"one\r".to_vec(), vec!["one"]), (utf16, wide, vec!["one", "\u{fffd}"])]
+    {
+        let mut rig = Rig::with_framing(framing);
+        rig.files.append("/logs/a.log", &content);
+        rig.run(2 * PARTIAL_FLUSH);
+        assert_eq!(rig.bodies(), ["one"]);
+        rig.files.rename("/logs/a.log", "/logs/a.1");
+        rig.run(2 * PARTIAL_FLUSH);
+        assert_eq!((rig.bodies().len(), rig.files.open_files()), (1, 1), "more may come");
+        rig.run(pace::RENAMED_KEPT + 30 * SECOND);
+        assert_eq!((rig.bodies(), rig.files.open_files()), (left.into_iter().map(str::to_owned).collect(), 0));
+    }
+}
