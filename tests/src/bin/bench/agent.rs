@@ -18,7 +18,7 @@ use crate::corpus::Corpus;
 use crate::gateway::{NullGateway, Pki};
 use crate::limits::Limits;
 use crate::table::Cost;
-use crate::whole::{self, SETTLING};
+use crate::whole::{self, Ceiling, SETTLING};
 
 /// Floor of the agent with zstd, in raw bytes per core second.
 const FLOOR: f64 = 200e6;
@@ -52,7 +52,12 @@ pub(crate) fn measure(corpus: &Corpus, pki: &Pki, limits: &Limits) -> Result<()>
 pub(crate) fn at_rest(corpus: &Corpus, pki: &Pki) -> Result<()> {
     let gateway = NullGateway::start(pki, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for (name, files) in [("idle: a lone agent, 1 file", 1), ("idle: a lone agent, 1,000 files", 1_000)] {
+    let ceiling = |words, percent, mib| Ceiling { words, percent, mib };
+    for (name, files, ceiling) in [
+        ("idle: a lone agent, 1 file", 1, ceiling("0.05 %, 10 MiB at most", 0.05, 10)),
+        ("idle: a lone agent, 1,000 files", 1_000, ceiling("0.2 %, 16 MiB at most", 0.2, 16)),
+        ("idle: a lone agent, 10,000 files", 10_000, ceiling("1 %, 64 MiB at most", 1.0, 64)),
+    ] {
         let directory = corpus.scratch(&format!("idle-{files}"))?;
         let logs = corpus.scratch(&format!("idle-{files}/logs"))?;
         for number in 0..files {
@@ -76,7 +81,7 @@ pub(crate) fn at_rest(corpus: &Corpus, pki: &Pki) -> Result<()> {
             let mut agent = Process::spawn(&words, &[], &directory.join("agent"))?;
             tokio::time::sleep(SETTLING).await;
             agent.require_alive()?;
-            whole::at_rest(name, agent.pid()).await
+            whole::at_rest(name, agent.pid(), Some(ceiling)).await
         })?;
         row.print();
     }

@@ -16,6 +16,16 @@ pub(crate) fn cpu_of(pid: i32) -> Result<Duration> {
     Ok(Standing::of(pid)?.cpu)
 }
 
+/// Time so far that the threads of another process which live now were on a processor, to the nanosecond.
+pub(crate) fn running_of(pid: i32) -> Result<Duration> {
+    let mut nanos = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanos += text.split_whitespace().next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
 /// Processor time so far of another process and all that it has started and that still run, in steps of 10 ms each.
 pub(crate) fn cpu_of_family(pid: i32) -> Result<Duration> {
     let entries = std::fs::read_dir("/proc")?.flatten();

@@ -11,7 +11,7 @@ use logmesh_tests::up::{Setup, Up};
 use logmesh_tests::writer::{Stamp, Writer};
 use tokio::time::MissedTickBehavior;
 
-use crate::clock::cpu_of;
+use crate::clock::{cpu_of, running_of};
 use crate::corpus::Corpus;
 use crate::table::{Row, thousands};
 
@@ -27,11 +27,18 @@ const WRITING: Duration = Duration::from_secs(20);
 /// Longest wait for the last line to be found.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Before rest is measured: whatever the start has left to do is done by then.
-pub(crate) const SETTLING: Duration = Duration::from_secs(5);
+/// Before rest is measured. An agent looks more often at files that grew, or were found, in the last 30 s.
+pub(crate) const SETTLING: Duration = Duration::from_secs(40);
 
-/// How long rest is measured.
-const RESTING: Duration = Duration::from_secs(20);
+/// How long rest is measured: a dozen walks.
+const RESTING: Duration = Duration::from_secs(120);
+
+/// Most that a process may take at rest.
+pub(crate) struct Ceiling {
+    pub(crate) words: &'static str,
+    pub(crate) percent: f64,
+    pub(crate) mib: u64,
+}
 
 /// Measures and prints both.
 pub(crate) fn measure(corpus: &Corpus) -> Result<()> {
@@ -41,7 +48,7 @@ pub(crate) fn measure(corpus: &Corpus) -> Result<()> {
         let logs = corpus.scratch("whole/logs")?;
         let up = setup(&directory, &logs).start().await?;
         tokio::time::sleep(SETTLING).await;
-        at_rest("idle: logmesh up", up.pid()).await?.print();
+        at_rest("idle: logmesh up", up.pid(), None).await?.print();
         searchable(&up, &logs).await?.print();
         Ok(())
     })
@@ -61,15 +68,14 @@ fn setup(directory: &Path, logs: &Path) -> Setup {
 }
 
 /// What a process takes while nothing happens.
-pub(crate) async fn at_rest(name: &'static str, pid: i32) -> Result<Row> {
-    let (begun, before) = (Instant::now(), cpu_of(pid)?);
+pub(crate) async fn at_rest(name: &'static str, pid: i32, ceiling: Option<Ceiling>) -> Result<Row> {
+    let (begun, before) = (Instant::now(), running_of(pid)?);
     tokio::time::sleep(RESTING).await;
-    let cpu = cpu_of(pid)? - before;
-    let share = cpu.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-    // The system counts in steps of 10 ms.
-    let share = if cpu.is_zero() { String::from("under 0.05") } else { format!("{share:.2}") };
-    let memory = logmesh_tests::process::memory(pid)?;
-    Ok(Row { name, figure: format!("{share} % of a core, {} MiB", memory >> 20), ..Row::default() })
+    let percent = (running_of(pid)? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    let mib = logmesh_tests::process::memory(pid)? >> 20;
+    let floor =
+        ceiling.map(|Ceiling { words, percent: most, mib: largest }| (words, percent <= most && mib <= largest));
+    Ok(Row { name, figure: format!("{percent:.3} % of a core, {mib} MiB"), floor, ..Row::default() })
 }
 
 /// Writes at the rate while it looks for the newest line over and over. Lines are written and found in order, so a look
