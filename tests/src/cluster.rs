@@ -4,7 +4,7 @@
 //! broker and one index server.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,17 +86,17 @@ impl Cluster {
     /// When the certificates cannot be made or a file cannot be written.
     pub async fn build(scene: &Scene, layout: Layout, agents: usize, include: &str) -> Result<Cluster> {
         let tenant = format!("t{:08x}", rand::random::<u32>());
-        let mut addresses = Addresses::default();
+        let ports = logmesh_rig::free_ports(2 * layout.gateways + layout.processors + agents)?;
+        let mut addresses = ports.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let mut address = || addresses.next().context("a port for each");
         let cluster = Cluster {
             directory: scene.path("cluster"),
             logs: scene.logs(),
             tenant,
             runs: std::cell::Cell::new(0),
-            gateways: (0..layout.gateways)
-                .map(|_| Ok([addresses.free()?, addresses.free()?]))
-                .collect::<Result<_>>()?,
-            processors: (0..layout.processors).map(|_| addresses.free()).collect::<Result<_>>()?,
-            agents: (0..agents).map(|_| addresses.free()).collect::<Result<_>>()?,
+            gateways: (0..layout.gateways).map(|_| Ok([address()?, address()?])).collect::<Result<_>>()?,
+            processors: (0..layout.processors).map(|_| address()).collect::<Result<_>>()?,
+            agents: (0..agents).map(|_| address()).collect::<Result<_>>()?,
             layout,
         };
         std::fs::create_dir(&cluster.directory)?;
@@ -408,17 +408,4 @@ pub async fn metric(service: &Service, name: &str) -> Result<u64> {
     let of_name = |line: &str| line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])).is_some();
     let values = text.lines().filter(|line| of_name(line)).filter_map(|line| line.rsplit(' ').next());
     Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64)
-}
-
-/// Free addresses. All are held until the last is found, so that none is found twice.
-#[derive(Default)]
-struct Addresses(Vec<TcpListener>);
-
-impl Addresses {
-    fn free(&mut self) -> Result<SocketAddr> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        self.0.push(listener);
-        Ok(address)
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -57,9 +56,8 @@ async fn every_command_of_the_page_runs_and_the_search_finds_the_line() {
 /// A free port for each fixed one that an example may have.
 fn free_ports() -> Result<Vec<(&'static str, String)>> {
     let fixed = ["4417", "4418", "4419", "4420", "4427", "4429"];
-    // All are held until the last is found, so that none is found twice.
-    let free = fixed.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    fixed.into_iter().zip(&free).map(|(fixed, free)| Ok((fixed, free.local_addr()?.port().to_string()))).collect()
+    let free = logmesh_rig::free_ports(fixed.len())?;
+    Ok(fixed.into_iter().zip(free).map(|(fixed, free)| (fixed, free.to_string())).collect())
 }
 
 /// The text with free ports for its fixed ones.

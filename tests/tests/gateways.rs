@@ -233,8 +233,10 @@ async fn moved(agent: &Context, count: u64) -> Result<()> {
 async fn a_rolling_restart_of_all_gateways_under_load_neither_loses_doubles_nor_holds_up_a_line() -> Result<()> {
     let never = Duration::ZERO;
     let stage = Stage::new()?;
-    let mut one = stage.gateway("gw-1", "127.0.0.1:0", never).await?;
-    let mut other = stage.gateway("gw-2", "127.0.0.1:0", never).await?;
+    // Each comes back where it was.
+    let [first, second] = logmesh_rig::free_ports(2)?[..] else { anyhow::bail!("two ports") };
+    let mut one = stage.gateway("gw-1", &format!("127.0.0.1:{first}"), never).await?;
+    let mut other = stage.gateway("gw-2", &format!("127.0.0.1:{second}"), never).await?;
     let (agent, running) = stage.agent(&[&one, &other])?;
     let load = Load::start(&stage.logs());
     moved(&agent, 1).await?;

@@ -1,7 +1,6 @@
 //! An agent in a process of its own, with a certificate that `logmesh certs` issued, against the gateway of an `up`.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -77,7 +76,7 @@ async fn remembers_that_all_is_acknowledged(config: &Path) -> Result<()> {
 
 /// A port that was free a moment ago: the gateway must come back where the agent looks for it.
 fn free_address() -> Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    Ok(format!("127.0.0.1:{}", logmesh_rig::free_ports(1)?[0]))
 }
 
 async fn issue(scene: &Scene, name: &str) -> Result<()> {

@@ -19,6 +19,7 @@ mod search;
 mod server;
 
 pub use kafka::{Kafka, KafkaCluster, ReadRecord, SecureKafka, TokenEndpoint};
+pub use ports::free as free_ports;
 pub use search::{ADMIN, Credentials, Elasticsearch, OpenSearch, PASSWORD, SearchServer};
 
 /// A name that no other test uses at a shared server, good for topics, groups, indexes and users.

@@ -11,7 +11,11 @@ const TRIES: usize = 1000;
 
 /// So many different ports of the loopback address on which nobody listens now. Another may come first: a server whose
 /// start fails for that is started again with others.
-pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
+///
+/// # Errors
+///
+/// When hardly any is free.
+pub fn free(count: usize) -> Result<Vec<u16>> {
     // Held until all are found, so that no two are the same.
     let mut listeners = Vec::with_capacity(count);
     let mut ports = Vec::with_capacity(count);
