@@ -71,6 +71,8 @@ async fn remembers_that_all_is_acknowledged(config: &Path) -> Result<()> {
         let settled = generation["size"].is_null() || generation["acknowledged"] == generation["size"];
         ensure!(settled && generation["batches_unacknowledged"] == 0, "{generation}");
     }
+    let in_place = generations.iter().filter(|generation| generation["size"].as_u64().is_some_and(|size| size > 0));
+    ensure!(in_place.count() > 0, "no file is where it was last seen: {state}");
     Ok(())
 }
 

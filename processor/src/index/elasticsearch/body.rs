@@ -77,9 +77,9 @@ impl Target {
 }
 
 impl Writer {
-    /// Appends to `out`. `fit`: documents are made to fit OpenSearch.
-    pub(super) fn new(target: Target, fit: bool, out: Vec<u8>) -> Self {
-        Self { out, action: Vec::new(), index: None, target, fit }
+    /// `fit`: documents are made to fit OpenSearch.
+    pub(super) fn new(target: Target, fit: bool, bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes), action: Vec::new(), index: None, target, fit }
     }
 
     pub(super) fn push(&mut self, entry: Entry<'_>) {
@@ -130,7 +130,7 @@ mod tests {
     use crate::index::contract;
 
     fn written(target: Target, entries: &[(Document, Mode)]) -> String {
-        let mut writer = Writer::new(target, false, Vec::new());
+        let mut writer = Writer::new(target, false, 0);
         for (document, mode) in entries {
             writer.push(Entry { document, mode: *mode });
         }

@@ -20,7 +20,6 @@
 
 mod access;
 mod answer;
-mod blocks;
 mod body;
 mod check;
 mod counters;
@@ -56,7 +55,6 @@ pub use options::{Authentication, ElasticsearchOptions};
 pub use server::{Product, Server};
 
 use self::{
-    blocks::Blocks,
     body::Target,
     counters::Counters,
     pace::{Bounds, Pace},
@@ -89,7 +87,6 @@ impl Elasticsearch {
             options: options.clone(),
             cluster: Cluster::new(options)?,
             counters: Counters::default(),
-            blocks: Blocks::new(options.bulk_bytes_max),
             state: State::new(condition),
         });
         let (queue, pieces) = mpsc::channel(sender::QUEUE);

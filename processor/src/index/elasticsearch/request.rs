@@ -12,7 +12,6 @@ use elasticsearch::http::Method;
 use super::{
     super::Outcome,
     answer::{self, Answered, Cause},
-    blocks::Blocks,
     body::{self, Entry, Target, Writer},
     counters::Counters,
     pace::Course,
@@ -44,15 +43,6 @@ pub(super) struct Form {
     pub(super) fit: bool,
     /// How long the servers wait for a shard.
     pub(super) shard_timeout: Duration,
-}
-
-/// What requests go out with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Means<'m> {
-    pub(super) cluster: &'m Cluster,
-    pub(super) counters: &'m Counters,
-    pub(super) blocks: &'m Blocks,
-    pub(super) form: Form,
 }
 
 /// What a request came to.
@@ -94,18 +84,18 @@ enum Step {
 }
 
 /// Sends entries, and answers for each.
-pub(super) async fn exchange(means: Means<'_>, entries: &[Entry<'_>]) -> Report {
+pub(super) async fn exchange(cluster: &Cluster, form: Form, entries: &[Entry<'_>], counters: &Counters) -> Report {
     let mut report =
         Report { outcomes: unanswered(entries.len()), course: Course::NotSent, bytes: 0, health: Health::Well };
     // Ranges still to be sent, first on top.
-    let mut todo = ranges(entries, means.form.bytes);
+    let mut todo = ranges(entries, form.bytes);
     while let Some((start, end)) = todo.pop() {
         let part = &entries[start..end];
         let bytes = part.iter().map(|entry| body::size_of(entry.document)).sum();
-        let mut step = send(means, part, bytes).await;
+        let mut step = send(cluster, form, part, bytes, counters).await;
         if let (Step::CutInSending(words), 1) = (&step, part.len()) {
             let words = words.clone();
-            step = resend_suspect(means, part, bytes, words).await;
+            step = resend_suspect(cluster, form, part, bytes, words, counters).await;
         }
         match step {
             Step::Done(outcomes, course) => {
@@ -113,7 +103,7 @@ pub(super) async fn exchange(means: Means<'_>, entries: &[Entry<'_>]) -> Report 
                 report.outcomes.splice(start..end, outcomes);
             }
             Step::TooLarge(_) | Step::CutInSending(_) if part.len() > 1 => {
-                means.counters.halved();
+                counters.halved();
                 report.note(Course::TooLarge, bytes);
                 let middle = start + part.len() / 2;
                 todo.extend([(middle, end), (start, middle)]);
@@ -180,14 +170,12 @@ fn boundary(part: &[Entry<'_>]) -> Option<usize> {
     part.iter().position(|entry| entry.document.index != *first)
 }
 
-async fn send(means: Means<'_>, part: &[Entry<'_>], bytes: usize) -> Step {
-    let Means { cluster, counters, blocks, form } = means;
-    let mut writer = Writer::new(form.target, form.fit, blocks.take(bytes));
+async fn send(cluster: &Cluster, form: Form, part: &[Entry<'_>], bytes: usize, counters: &Counters) -> Step {
+    let mut writer = Writer::new(form.target, form.fit, bytes);
     for entry in part {
         writer.push(*entry);
     }
-    let plain = writer.finish();
-    let body = match pack(plain.clone(), form.gzip).await {
+    let body = match pack(writer.finish(), form.gzip).await {
         Ok(body) => body,
         Err(error) => {
             let words = format!("a bulk request could not be packed: {error}");
@@ -203,9 +191,7 @@ async fn send(means: Means<'_>, part: &[Entry<'_>], bytes: usize) -> Step {
         gzip: form.gzip,
         ..Request::get(&path)
     };
-    let sent = cluster.send(request).await;
-    blocks.give_back(plain);
-    match sent {
+    match cluster.send(request).await {
         Ok(reply) => read(&reply, form.target, part),
         Err(Failure::CutInSending(words)) => Step::CutInSending(words),
         Err(failure) => {
@@ -284,8 +270,14 @@ fn said(body: &[u8]) -> String {
 
 /// A single document whose connection was cut in mid-send: too large only if the server cuts it each time, and is well
 /// otherwise.
-async fn resend_suspect(means: Means<'_>, part: &[Entry<'_>], bytes: usize, words: String) -> Step {
-    let cluster = means.cluster;
+async fn resend_suspect(
+    cluster: &Cluster,
+    form: Form,
+    part: &[Entry<'_>],
+    bytes: usize,
+    words: String,
+    counters: &Counters,
+) -> Step {
     let later = || Step::Failed(retry(&words), Course::PushedBack, no_answer(cluster, &words));
     if bytes < SUSPECT_BYTES {
         return later();
@@ -295,7 +287,7 @@ async fn resend_suspect(means: Means<'_>, part: &[Entry<'_>], bytes: usize, word
             Ok(reply) if reply.status < 500 => {}
             Ok(_) | Err(_) => return later(),
         }
-        let step = send(means, part, bytes).await;
+        let step = send(cluster, form, part, bytes, counters).await;
         if !matches!(step, Step::CutInSending(_)) {
             return step;
         }

@@ -20,12 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Mode, Outcome},
-    blocks::Blocks,
     body::{self, Entry},
     counters::Counters,
     options::ElasticsearchOptions,
     pace::{Course, Pace},
-    request::{self, Form, Means, Report},
+    request::{self, Form, Report},
     server::Product,
     setup::{self, SetUp, Standing},
     state::{Health, State},
@@ -66,7 +65,6 @@ pub(super) struct Shared {
     pub(super) options: ElasticsearchOptions,
     pub(super) cluster: Cluster,
     pub(super) counters: Counters,
-    pub(super) blocks: Blocks,
     pub(super) state: State,
 }
 
@@ -242,8 +240,8 @@ async fn send(shared: Arc<Shared>, form: Form, pieces: Vec<Piece>, busy: bool, a
         .iter()
         .flat_map(|piece| piece.documents.iter().map(|document| Entry { document, mode: piece.mode }))
         .collect();
-    let means = Means { cluster: &shared.cluster, counters: &shared.counters, blocks: &shared.blocks, form };
-    let Report { mut outcomes, course, bytes, health } = request::exchange(means, &entries).await;
+    let Report { mut outcomes, course, bytes, health } =
+        request::exchange(&shared.cluster, form, &entries, &shared.counters).await;
     let indices = if health == Health::Well { indices(&entries, &outcomes) } else { Vec::new() };
     drop(entries);
     shared.counters.answered(&outcomes);
