@@ -22,11 +22,13 @@ use crate::{
     config::{Config, host_name},
     discovery::{Group, PatternError, Patterns, Watcher},
     filesystem::OsFilesystem,
+    inputs::intake::intake,
     lines::{CutLimits, Framing, FramingError},
     mailbox::Mailbox,
     metrics,
-    parcel::{Answer, Parcel},
+    parcel::{Answer, Errand, Parcel},
     ship::{self, Link, Shipper},
+    spool::{SpoolError, Spools, SpoolsConfig},
     state::{Store, StoreError, Trust},
     tailer::{
         self, PARCELS_MAX, Tailer, Tally,
@@ -38,11 +40,17 @@ use crate::{
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// A batch is cut at so many records.
 const BATCH_RECORDS_MAX: usize = 10_000;
+/// Parts of the memory: batches of files under way, those of each spool, and records of inputs that are not spooled yet.
+const WINDOW_SHARE: u64 = 2;
+const SPOOL_SHARE: u64 = 16;
+const INTAKE_SHARE: u64 = 16;
 
 /// An agent, ready to run.
 #[derive(Debug)]
 pub struct Agent<C: Clock = SystemClock> {
     tailer: Tailer<OsFilesystem>,
+    spools: Spools,
+    mailbox: Arc<Mailbox>,
     config: Config,
     tls: Arc<TlsSource>,
     context: Context,
@@ -55,6 +63,9 @@ pub enum AgentError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StoreError),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A pattern cannot be read.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -100,7 +111,10 @@ impl Agent {
             }
         }
         let tailer = Tailer::new(OsFilesystem, settings, store, recovered)?;
-        Ok(Self { tailer, config, tls, context, clock: SystemClock::default() })
+        let mailbox = Arc::new(Mailbox::default());
+        let bell = Arc::clone(&mailbox);
+        let (spools, _cursors) = Spools::open(spools_config(&config), Arc::new(move || bell.ring()))?;
+        Ok(Self { tailer, spools, mailbox, config, tls, context, clock: SystemClock::default() })
     }
 }
 
@@ -115,15 +129,17 @@ pub fn tail_once(config: &Config, mut sink: impl FnMut(Parcel)) -> Result<Tally,
     let clock = SystemClock::default();
     let all = Answer::Opened { credit: u64::MAX, encoded_bytes_max: usize::MAX, records_max: usize::MAX };
     tailer.handle(all, clock.now());
-    let mut parcels = Vec::new();
+    let mut errands = Vec::new();
     loop {
         let now = clock.now();
-        let wake = tailer.turn(now, Vec::new(), &mut parcels);
-        if parcels.is_empty() && wake > now.mono && tailer.has_walked() {
+        let wake = tailer.turn(now, Vec::new(), &mut errands);
+        if errands.is_empty() && wake > now.mono && tailer.has_walked() {
             tailer.stop();
             return Ok(tailer.snapshot(now, 0).tally);
         }
-        for parcel in parcels.drain(..) {
+        for errand in errands.drain(..) {
+            // Nothing is ever called back: all is acknowledged at once.
+            let Errand::Ship(parcel) = errand else { continue };
             tailer.handle(Answer::Acked { stream: parcel.stream, first: parcel.batch.first_offset }, now);
             sink(parcel);
         }
@@ -133,22 +149,23 @@ pub fn tail_once(config: &Config, mut sink: impl FnMut(Parcel)) -> Result<Tally,
 impl<C: Clock> Agent<C> {
     /// The same agent by another clock.
     pub fn with_clock<D: Clock>(self, clock: D) -> Agent<D> {
-        let Self { tailer, config, tls, context, clock: _ } = self;
-        Agent { tailer, config, tls, context, clock }
+        let Self { tailer, spools, mailbox, config, tls, context, clock: _ } = self;
+        Agent { tailer, spools, mailbox, config, tls, context, clock }
     }
 
     /// Tails and ships until the context's shutdown is requested; then stops reading, waits for acknowledgements within
     /// the grace, and writes a last checkpoint.
     pub async fn run(self) -> Exit {
-        let Self { tailer, config, tls, context, clock } = self;
+        let Self { tailer, spools, mailbox, config, tls, context, clock } = self;
         raise_descriptor_limit();
-        let mailbox = Arc::new(Mailbox::default());
         let shown = Shown::default();
         let link = Arc::new(Mutex::new(Link::default()));
         metrics::observe(&context.meter, &shown);
         register_status(&context, &shown, &link, &config);
         let certificate = Arc::clone(&tls);
         observe_certificate(&context.meter, "agent", move || certificate.expires_at());
+        let bell = Arc::clone(&mailbox);
+        let (_intake, arrivals) = intake(share(&config, INTAKE_SHARE), move || bell.ring());
         let (sender, receiver) = mpsc::channel(PARCELS_MAX);
         let shipper = Shipper::new(
             ship::Settings {
@@ -170,7 +187,9 @@ impl<C: Clock> Agent<C> {
             tailer,
             clock,
             mailbox: Arc::clone(&mailbox),
-            parcels: sender,
+            spools,
+            arrivals,
+            errands: sender,
             watcher,
             shown,
             conditions,
@@ -271,6 +290,7 @@ fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditi
         state: context.health.condition("agent.state"),
         files: context.health.condition("agent.files"),
         records: context.health.condition("agent.records"),
+        spool: context.health.condition("agent.spool"),
     };
     let mailbox = Arc::clone(mailbox);
     let watcher = match Watcher::start(move |hint| mailbox.hint(hint)) {
@@ -305,16 +325,38 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
         patterns: Patterns::new(groups),
         infos: infos.collect(),
         framings: config.files.iter().map(|files| Framing::new(&files.framing)).collect::<Result<_, _>>()?,
-        limits: CutLimits {
-            batch_bytes_max: BATCH_BYTES_MAX,
-            batch_records_max: BATCH_RECORDS_MAX,
-            record_bytes_max: config.record_bytes_max,
-        },
+        limits: cut_limits(config),
         partial_flush: config.partial_flush,
-        window_bytes: usize::try_from(config.memory / 2).unwrap_or(usize::MAX),
+        window_bytes: share(config, WINDOW_SHARE),
         codec: config.codec,
+        spools_deleted: config.spool.deleted_bytes_max > 0,
         fresh: config.fresh,
     })
+}
+
+/// A part of the memory, in bytes.
+fn share(config: &Config, part: u64) -> usize {
+    usize::try_from(config.memory / part).unwrap_or(usize::MAX)
+}
+
+fn spools_config(config: &Config) -> SpoolsConfig {
+    SpoolsConfig {
+        directory: config.data_dir.join("spool"),
+        budgets: config.spool,
+        inputs: Vec::new(),
+        // On disk it is compressed in any case.
+        codec: if config.codec == v1::Codec::None { v1::Codec::Zstd } else { config.codec },
+        limits: cut_limits(config),
+        window_bytes: share(config, SPOOL_SHARE),
+    }
+}
+
+fn cut_limits(config: &Config) -> CutLimits {
+    CutLimits {
+        batch_bytes_max: BATCH_BYTES_MAX,
+        batch_records_max: BATCH_RECORDS_MAX,
+        record_bytes_max: config.record_bytes_max,
+    }
 }
 
 fn register_status(context: &Context, shown: &Shown, link: &Arc<Mutex<Link>>, config: &Config) {

@@ -18,6 +18,7 @@ use crate::{
     discovery::Group,
     lines::{Encoding, Framing, FramingConfig, FramingError, LINES_MAX, Multiline, Preset},
     ship::connect::Endpoint,
+    spool::SpoolConfig,
 };
 
 const KIB: u64 = 1 << 10;
@@ -81,6 +82,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Which files.
     pub files: Vec<FilesConfig>,
+    /// How much is kept of deleted files and of inputs that are no files.
+    pub spool: SpoolConfig,
     /// Memory in bytes.
     pub memory: u64,
     /// Longest record in bytes.
@@ -112,6 +115,7 @@ impl Config {
             codec: section.one_of("compression", "zstd", &codecs),
             tls: section.table("tls").and_then(|tls| read_tls(&tls)),
             files: section.tables("files").iter().map(read_files).collect(),
+            spool: SpoolConfig::read(section.table("spool").as_ref()),
             memory: section.size("memory", 64 * MIB, 2 * MIB..=64 * 1024 * MIB),
             record_bytes_max: usize::try_from(record_bytes_max).unwrap_or(usize::MAX),
             partial_flush: section.duration(

@@ -25,6 +25,8 @@ struct Inner {
     answers: Vec<Answer>,
     hints: Hints,
     stop: bool,
+    /// Something happened elsewhere: the spool has news, or inputs have records.
+    rung: bool,
 }
 
 /// What was in the mailbox.
@@ -65,26 +67,36 @@ impl Mailbox {
         self.bell.notify_one();
     }
 
+    /// Wakes the tailer: there is something for it elsewhere.
+    pub fn ring(&self) {
+        self.lock().rung = true;
+        self.bell.notify_one();
+    }
+
     /// Asks the tailer to stop reading.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.bell.notify_one();
     }
 
-    /// Takes answers alone, after waiting for some for so long at most.
+    /// Takes answers alone, after waiting for some, or for news from elsewhere, for so long at most.
     pub fn take_answers(&self, patience: Duration) -> Vec<Answer> {
-        let waited = self.bell.wait_timeout_while(self.lock(), patience, |inner| inner.answers.is_empty());
-        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.answers)
+        let idle = |inner: &mut Inner| inner.answers.is_empty() && !inner.rung;
+        let waited = self.bell.wait_timeout_while(self.lock(), patience, idle);
+        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.rung = false;
+        std::mem::take(&mut inner.answers)
     }
 
     /// Takes everything, after waiting for something for so long at most.
     pub fn take(&self, patience: Duration) -> Mail {
         let mut inner = self.lock();
-        let idle = |inner: &mut Inner| inner.answers.is_empty() && inner.hints.is_empty() && !inner.stop;
+        let idle = |inner: &mut Inner| inner.answers.is_empty() && inner.hints.is_empty() && !inner.stop && !inner.rung;
         if !patience.is_zero() && idle(&mut inner) {
             let waited = self.bell.wait_timeout_while(inner, patience, idle);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        inner.rung = false;
         Mail {
             answers: std::mem::take(&mut inner.answers),
             hints: inner.hints.take(),

@@ -36,6 +36,17 @@ pub enum Returned {
         /// How long.
         delay: Duration,
     },
+    /// It was asked back and is not in flight.
+    Recalled,
+}
+
+/// What the shipper is asked to do.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    /// Ship a batch.
+    Ship(Parcel),
+    /// Give back every batch of a stream that is not in flight.
+    Recall(StreamNumber),
 }
 
 /// What the shipper tells the tailer.

@@ -43,6 +43,15 @@ pub enum State {
     Closed,
 }
 
+/// An entry that was not queued.
+#[derive(Debug)]
+pub struct Refused<E> {
+    /// The entry.
+    pub entry: E,
+    /// Why; `None` where the queue has no room now.
+    pub error: Option<AppendError>,
+}
+
 /// An open journal: the way to its writer. Dropping it closes it and waits until the queue is written.
 pub struct Journal<O: Owner> {
     queue: Arc<Queue<O::Entry>>,
@@ -135,6 +144,27 @@ impl<O: Owner> Journal<O> {
         let Some(permit) = self.queue.reserve(size).await else { return Err(self.closed()) };
         self.check_state()?;
         self.queue.push(entry, size, permit).map_err(|_entry| self.closed())
+    }
+
+    /// The same without waiting: for a thread that has other things to do.
+    ///
+    /// # Errors
+    /// The entry comes back, with the reason; the owner does not hear of it.
+    pub fn try_append(&self, entry: O::Entry, size: usize) -> Result<(), Refused<O::Entry>> {
+        let limit = self.settings.options.entry_bytes_max;
+        let error = match size {
+            0 => Some(AppendError::Empty),
+            _ if size > limit => Some(AppendError::TooLarge { size, limit }),
+            _ => self.check_state().err(),
+        };
+        if let Some(error) = error {
+            return Err(Refused { entry, error: Some(error) });
+        }
+        let Some(permit) = self.queue.try_reserve(size) else {
+            let error = self.check_state().err();
+            return Err(Refused { entry, error });
+        };
+        self.queue.push(entry, size, permit).map_err(|entry| Refused { entry, error: Some(self.closed()) })
     }
 
     /// The reading side.

@@ -88,7 +88,7 @@ mod writer;
 
 pub use error::{AppendError, OpenError, ReadError};
 pub use format::{ENTRY_BYTES_MAX, PREAMBLE_BYTES_MAX, SEGMENT_BYTES_MAX};
-pub use journal::{Journal, Opened, State};
+pub use journal::{Journal, Opened, Refused, State};
 pub use log::{Log, Preamble, SegmentInfo};
 pub use options::Options;
 pub use owner::{Owner, Written};

@@ -56,6 +56,12 @@ impl<E> Queue<E> {
         self.room.clone().acquire_many_owned(permits).await.ok()
     }
 
+    /// The same without waiting; `None` when there is no room now, or the queue is closed.
+    pub(crate) fn try_reserve(&self, size: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(size.min(self.capacity)).unwrap_or(u32::MAX);
+        self.room.clone().try_acquire_many_owned(permits).ok()
+    }
+
     /// Queues `entry`; hands it back when the queue is closed.
     pub(crate) fn push(&self, entry: E, size: usize, permit: OwnedSemaphorePermit) -> Result<(), E> {
         let mut inner = self.lock();

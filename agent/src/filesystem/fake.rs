@@ -85,6 +85,17 @@ impl FakeFilesystem {
         world.nodes[node].modified = clock;
     }
 
+    /// Appends to the file that was deleted last and is still open, as its writer may.
+    pub(crate) fn append_deleted(&self, bytes: &[u8]) {
+        let mut world = self.world();
+        world.clock += 1;
+        let clock = world.clock;
+        let is_open = |node: &usize| world.open.get(node).is_some_and(|count| *count > 0);
+        let node = (0..world.nodes.len()).rev().find(|node| world.nodes[*node].links == 0 && is_open(node)).unwrap();
+        world.nodes[node].content.extend_from_slice(bytes);
+        world.nodes[node].modified = clock;
+    }
+
     /// Writes in place.
     pub(crate) fn overwrite(&self, path: &str, at: usize, bytes: &[u8]) {
         let mut world = self.world();

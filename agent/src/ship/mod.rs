@@ -17,7 +17,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use logmesh_certs::TlsSource;
 use logmesh_proto::v1;
@@ -31,7 +31,7 @@ use outbox::Outbox;
 
 use crate::{
     mailbox::Mailbox,
-    parcel::{Answer, Parcel},
+    parcel::{Answer, Errand},
 };
 
 /// What the shipper is told once.
@@ -72,7 +72,7 @@ pub struct Shipper {
 
 /// What is the same over all sessions.
 struct Work {
-    parcels: mpsc::Receiver<Parcel>,
+    errands: mpsc::Receiver<Errand>,
     mailbox: Arc<Mailbox>,
     condition: Condition,
     policy_condition: Condition,
@@ -115,7 +115,7 @@ impl Shipper {
     pub fn new(
         settings: Settings,
         tls: Arc<TlsSource>,
-        parcels: mpsc::Receiver<Parcel>,
+        errands: mpsc::Receiver<Errand>,
         mailbox: Arc<Mailbox>,
         conditions: [Condition; 2],
         link: Arc<std::sync::Mutex<Link>>,
@@ -127,7 +127,7 @@ impl Shipper {
         Self {
             finder: Finder::new(settings, tls, condition.clone(), Arc::clone(&link), start),
             work: Work {
-                parcels,
+                errands,
                 mailbox,
                 condition,
                 policy_condition,
@@ -151,6 +151,7 @@ impl Shipper {
                 None => tokio::select! {
                     biased;
                     () = finish.cancelled() => break,
+                    never = self.work.run_errands() => match never {},
                     ready = self.finder.find(true) => ready,
                 },
             };
@@ -172,6 +173,25 @@ impl Shipper {
 }
 
 impl Work {
+    /// Takes errands while there is no session: batches wait in the outbox, or are given back.
+    async fn run_errands(&mut self) -> Infallible {
+        while let Some(errand) = self.errands.recv().await {
+            self.run_errand(errand);
+        }
+        std::future::pending().await
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Ship(parcel) => self.outbox.push(parcel),
+            Errand::Recall(stream) => {
+                let mut answers = Vec::new();
+                self.outbox.recall(stream, &mut answers);
+                self.mailbox.answer(answers);
+            }
+        }
+    }
+
     /// The session is over.
     fn over(&mut self) {
         self.outbox.close();

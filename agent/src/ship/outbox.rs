@@ -83,6 +83,20 @@ impl Outbox {
         self.make_ready(number);
     }
 
+    /// Gives back every batch of a stream that is not in flight. What is in flight is answered, or given back with the next
+    /// call.
+    pub fn recall(&mut self, number: StreamNumber, answers: &mut Vec<Answer>) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        let (flying, waiting): (VecDeque<Sent>, VecDeque<Sent>) =
+            std::mem::take(&mut stream.parcels).into_iter().partition(|sent| sent.sequence.is_some());
+        stream.parcels = flying;
+        answers.extend(waiting.into_iter().map(|sent| Answer::Returned(Box::new(sent.parcel), Returned::Recalled)));
+        if stream.parcels.is_empty() {
+            self.streams.remove(&number);
+            self.unready(number);
+        }
+    }
+
     /// A session began: everything unacknowledged is to be sent in it.
     pub fn open(&mut self, credit: u64) {
         self.close();

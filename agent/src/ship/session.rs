@@ -17,7 +17,7 @@ use super::{
     describe_status,
     finder::{Finder, Ready},
 };
-use crate::parcel::Answer;
+use crate::parcel::{Answer, Errand};
 
 /// Batches in flight and nothing answered for so long: the session is dead, whatever the connection says.
 const STALL_TIMEOUT: Duration = Duration::from_secs(45);
@@ -31,7 +31,7 @@ const SCATTER_MAX: Duration = Duration::from_millis(500);
 /// What happened in a session.
 enum Event {
     Frame(Result<Option<v1::ServerFrame>, tonic::Status>),
-    Parcel(Option<crate::parcel::Parcel>),
+    Errand(Option<Errand>),
     Room,
     Gone,
     Tick,
@@ -143,7 +143,7 @@ impl Work {
                 }
                 (_, _) => Event::Gone,
             },
-            parcel = self.parcels.recv(), if !self.parcels.is_closed() || !self.parcels.is_empty() => Event::Parcel(parcel),
+            errand = self.errands.recv(), if !self.errands.is_closed() || !self.errands.is_empty() => Event::Errand(errand),
             () = tokio::time::sleep(wake) => Event::Tick,
             () = finish.cancelled() => Event::Finish,
         }
@@ -161,9 +161,9 @@ impl Work {
             Event::Frame(Err(status)) => {
                 return broken(live, format!("the session broke: {}", describe_status(&status)));
             }
-            Event::Parcel(Some(parcel)) => self.outbox.push(parcel),
+            Event::Errand(Some(errand)) => self.run_errand(errand),
             Event::Successor(ready) => live.successor = Some(ready),
-            Event::Parcel(None) | Event::Room | Event::Tick => {}
+            Event::Errand(None) | Event::Room | Event::Tick => {}
             // The call is over; its status comes as a frame.
             Event::Gone => {}
             Event::Finish => return Some(Ended::Finished),

@@ -56,7 +56,7 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return };
         let single = parcel.batch.record_count <= 1;
         match why {
-            Returned::Corrupt => {}
+            Returned::Corrupt | Returned::Recalled => {}
             Returned::Held { delay } => source.paused_until = source.paused_until.max(now.mono + delay),
             Returned::TooLarge { limit } => {
                 // A limit that the batch already keeps makes no sense; halving makes progress all the same.

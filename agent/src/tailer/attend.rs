@@ -31,6 +31,7 @@ impl<F: Filesystem> Tailer<F> {
         if self.expire(number, now) {
             return;
         }
+        self.hand_over_when_due(number, now);
         self.send_kept(number, now);
         let Some(source) = self.sources.get(&number) else { return };
         match self.want(source, now.mono) {
@@ -72,6 +73,7 @@ impl<F: Filesystem> Tailer<F> {
         if seen.deleted && !before.deleted {
             source.presence = Presence::Gone { since: now.mono };
             source.kept_for = pace::DELETED_KEPT;
+            source.deleted_at = now.mono;
             // Its generation has ended: what waits for a terminator waits in vain.
             source.flush_at = source.flush_at.map(|_| now.mono);
         }
@@ -108,6 +110,11 @@ impl<F: Filesystem> Tailer<F> {
         if source.paused_until > now {
             return Want::At(source.paused_until);
         }
+        // The spool's part of a stream begins where the shipper's ends.
+        let leaving = source.spooled_cuts.is_some();
+        if leaving && source.shipped() > 0 {
+            return Want::At(now + pace::RETRY);
+        }
         if source.progress.to_build().is_some() {
             return Want::Visit;
         }
@@ -130,6 +137,9 @@ impl<F: Filesystem> Tailer<F> {
         }
         if source.settle_first && !source.progress.is_settled() {
             return Want::Nothing;
+        }
+        if leaving {
+            return Want::Visit;
         }
         if let Some(at) = source.pending_look().filter(|at| *at > now) {
             return Want::At(at);

@@ -15,8 +15,10 @@ use crate::{
     clock::{Clock, Now},
     discovery::{WatchError, Watcher},
     filesystem::Filesystem,
+    inputs::intake::Arrivals,
     mailbox::{Mail, Mailbox},
-    parcel::Parcel,
+    parcel::{Answer, Errand},
+    spool::Spools,
 };
 
 /// Longest sleep, so that a broken clock or a lost wake-up costs little.
@@ -58,6 +60,8 @@ pub struct Conditions {
     pub files: Condition,
     /// Whether topics take all records.
     pub records: Condition,
+    /// Whether the spool can be written and read.
+    pub spool: Condition,
 }
 
 /// Everything around the tailer on its thread.
@@ -69,16 +73,20 @@ pub struct Driver<F: Filesystem, C: Clock> {
     pub clock: C,
     /// Where answers, hints and the wish to stop come from.
     pub mailbox: Arc<Mailbox>,
-    /// Where batches go. Its capacity is [`super::PARCELS_MAX`], which the tailer never exceeds.
-    pub parcels: mpsc::Sender<Parcel>,
+    /// What would be lost if it were only in memory.
+    pub spools: Spools,
+    /// Records of inputs that are no files.
+    pub arrivals: Arrivals,
+    /// Where batches go.
+    pub errands: mpsc::Sender<Errand>,
     /// Where hints come from.
     pub watcher: Option<Watcher>,
     /// What it shows.
     pub shown: Shown,
     /// How it is.
     pub conditions: Conditions,
-    /// Where resends come from that exceed the capacity for a moment.
-    pub backlog: VecDeque<Parcel>,
+    /// What exceeds the capacity of `errands` for a moment.
+    pub backlog: VecDeque<Errand>,
 }
 
 impl<F: Filesystem, C: Clock> Driver<F, C> {
@@ -93,7 +101,7 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             let mail = self.mailbox.take(patience);
             let now = self.clock.now();
             if mail.stop {
-                mail.answers.into_iter().for_each(|answer| self.tailer.handle(answer, now));
+                self.hear(mail.answers, now);
                 return Stopped { driver: self };
             }
             wake = self.turn(mail, now);
@@ -108,22 +116,53 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
     }
 
     fn turn(&mut self, mail: Mail, now: Now) -> Duration {
-        mail.answers.into_iter().for_each(|answer| self.tailer.handle(answer, now));
+        self.hear(mail.answers, now);
         if mail.overflowed {
             tracing::info!("hints about files were lost; everything is looked at");
             self.tailer.walk_soon(now);
         }
-        let mut parcels = Vec::new();
-        let wake = self.tailer.turn(now, mail.hints, &mut parcels);
-        self.backlog.extend(parcels);
+        let mut errands = Vec::new();
+        let wake = self.tailer.turn(now, mail.hints, &mut errands);
+        self.backlog.extend(errands);
+        let wake = wake.min(self.spool(now));
         self.ship();
         self.watch(now);
         wake
     }
 
+    /// Each answer to whom it concerns.
+    fn hear(&mut self, answers: Vec<Answer>, now: Now) {
+        for answer in answers {
+            if let Some(answer) = self.spools.handle(answer, now) {
+                self.tailer.handle(answer, now);
+            }
+        }
+    }
+
+    /// Brings inputs and deleted files to their spools, and what is spooled on its way. Returns when to come again.
+    fn spool(&mut self, now: Now) -> Duration {
+        let arrivals = self.arrivals.take();
+        self.spools.take_arrivals(arrivals, now);
+        for parcel in self.tailer.take_leaving() {
+            self.spools.keep(parcel);
+        }
+        let mut parcels = Vec::new();
+        let wake = self.spools.turn(now, &mut parcels);
+        self.backlog.extend(parcels.into_iter().map(Errand::Ship));
+        for dropped in self.spools.take_dropped() {
+            self.tailer.note_dropped(&dropped.path, dropped.bytes, dropped.reason, now);
+        }
+        let kept = self.spools.take_kept();
+        if kept.is_empty() {
+            return wake;
+        }
+        self.tailer.kept(&kept, now);
+        now.mono
+    }
+
     fn ship(&mut self) {
-        ship_in_order(&mut self.backlog, |parcel| match self.parcels.try_send(parcel) {
-            Err(TrySendError::Full(parcel)) => Some(parcel),
+        ship_in_order(&mut self.backlog, |errand| match self.errands.try_send(errand) {
+            Err(TrySendError::Full(errand)) => Some(errand),
             // Without a shipper the agent ends; what is not acknowledged is sent by the next run.
             Ok(()) | Err(TrySendError::Closed(_)) => None,
         });
@@ -146,7 +185,14 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
     }
 
     fn show(&mut self, now: Now) {
-        self.shown.store(self.tailer.snapshot(now, FILES_SHOWN_MAX));
+        let spools = self.spools.status();
+        match spools.iter().find_map(|(name, spool)| spool.failure.as_ref().map(|why| (name, why))) {
+            Some((name, why)) => self.conditions.spool.warn(format!("spool `{name}`: {why}")),
+            None => self.conditions.spool.clear(),
+        }
+        let (input_records, input_bytes) = self.spools.taken();
+        let snapshot = self.tailer.snapshot(now, FILES_SHOWN_MAX);
+        self.shown.store(Snapshot { spools, input_records, input_bytes, ..snapshot });
         match self.tailer.state_failure() {
             Some(failure) if self.tailer.is_held_by_state() => self.conditions.state.set(format!(
                 "{failure}; nothing new is read until it can be written: make room in the data directory"
@@ -172,10 +218,10 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
 
 /// Ships from the front until there is no room: a later batch never overtakes one that has to wait. `send` gives back
 /// what it has no room for.
-fn ship_in_order(backlog: &mut VecDeque<Parcel>, mut send: impl FnMut(Parcel) -> Option<Parcel>) {
-    while let Some(parcel) = backlog.pop_front() {
-        if let Some(parcel) = send(parcel) {
-            return backlog.push_front(parcel);
+fn ship_in_order<T>(backlog: &mut VecDeque<T>, mut send: impl FnMut(T) -> Option<T>) {
+    while let Some(errand) = backlog.pop_front() {
+        if let Some(errand) = send(errand) {
+            return backlog.push_front(errand);
         }
     }
 }
@@ -206,18 +252,32 @@ pub struct Stopped<F: Filesystem, C: Clock> {
 
 impl<F: Filesystem, C: Clock> Stopped<F, C> {
     /// Takes answers until all that was read is acknowledged, `patience` is over, or `hurry` says so; then a last
-    /// checkpoint. Returns whether everything was acknowledged.
+    /// checkpoint. What inputs have and what deleted files still hold goes to the spool first. Returns whether
+    /// everything was acknowledged or spooled.
     pub fn settle(mut self, patience: Duration, hurry: &dyn Fn() -> bool) -> bool {
         let deadline = self.driver.clock.now().mono + patience;
-        self.driver.ship();
-        while !self.driver.tailer.is_settled() && self.driver.clock.now().mono < deadline && !hurry() {
-            // The wish to stop is no news: it would end every wait at once.
-            let mail = self.driver.mailbox.take_answers(SHOW / 10);
+        self.driver.arrivals.close();
+        self.driver.tailer.begin_stop(self.driver.clock.now());
+        loop {
             let now = self.driver.clock.now();
-            mail.into_iter().for_each(|answer| self.driver.tailer.handle(answer, now));
+            let mut errands = Vec::new();
+            let leaving = self.driver.tailer.turn_stopping(now, &mut errands);
+            self.driver.backlog.extend(errands);
+            self.driver.spools.hold();
+            let wake = self.driver.spool(now);
             self.driver.ship();
+            let written = !leaving && self.driver.spools.is_written();
+            let settled = written && self.driver.tailer.is_settled() && self.driver.spools.is_settled();
+            if settled || now.mono >= deadline || hurry() {
+                break;
+            }
+            // The wish to stop is no news: it would end every wait at once.
+            let mail = self.driver.mailbox.take_answers(wake.saturating_sub(now.mono).min(SHOW / 10));
+            let now = self.driver.clock.now();
+            self.driver.hear(mail, now);
         }
-        let settled = self.driver.tailer.stop();
+        let settled = self.driver.tailer.stop() && self.driver.spools.is_written() && self.driver.spools.is_settled();
+        self.driver.spools.stop();
         let now = self.driver.clock.now();
         self.driver.show(now);
         settled
@@ -229,7 +289,7 @@ mod tests {
     use logmesh_proto::v1;
 
     use super::*;
-    use crate::parcel::StreamNumber;
+    use crate::parcel::{Parcel, StreamNumber};
 
     fn parcel(first_offset: u64) -> Parcel {
         let batch = v1::Batch { first_offset, ..v1::Batch::default() };

@@ -158,6 +158,14 @@ impl<F: Filesystem> Tailer<F> {
         self.oversized.retain(|(stream, _), _| *stream != number);
     }
 
+    /// Notes what the spool dropped.
+    pub(super) fn note_dropped(&mut self, path: &str, bytes: u64, reason: LossReason, now: Now) {
+        self.tally.lost_events += 1;
+        self.tally.lost_bytes += bytes;
+        let known = (reason != LossReason::SpoolDamaged).then_some(bytes);
+        self.losses.note(path.as_ref(), known, reason, now.unix_nano);
+    }
+
     /// Notes that more may have been written to a file than was ever seen of it.
     fn note_unseen(&mut self, number: StreamNumber, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };

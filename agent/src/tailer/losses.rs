@@ -23,11 +23,18 @@ pub enum LossReason {
     Deleted,
     /// A copy took the place of the file and ends before what was read of it.
     ShortCopy,
+    /// The file was deleted, and the budget of the spool for deleted files was used up.
+    SpoolFull,
+    /// The same, and it was kept for as long as it may be.
+    SpoolAged,
+    /// Entries of the spool were damaged on disk.
+    SpoolDamaged,
 }
 
 impl LossReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Truncated, Self::Deleted, Self::ShortCopy];
+    pub const ALL: [Self; 6] =
+        [Self::Truncated, Self::Deleted, Self::ShortCopy, Self::SpoolFull, Self::SpoolAged, Self::SpoolDamaged];
 
     /// Its name, in metrics and the status.
     #[must_use]
@@ -36,6 +43,9 @@ impl LossReason {
             Self::Truncated => "truncated",
             Self::Deleted => "deleted",
             Self::ShortCopy => "short_copy",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolAged => "spool_aged",
+            Self::SpoolDamaged => "spool_damaged",
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - `visit.rs`: reading, cutting, building;
 //! - `padding.rs`: room in a file that is not written yet;
 //! - `answers.rs`: acknowledgements and refusals;
+//! - `handover.rs`: deleted files that go to the spool;
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
 //! - `losses.rs`: what was gone before it was delivered;
@@ -20,6 +21,7 @@ mod answers;
 mod attend;
 pub mod drive;
 mod found;
+mod handover;
 mod heads;
 mod keep;
 mod losses;
@@ -50,7 +52,7 @@ use crate::{
     discovery::{Hint, Patterns, Scan},
     filesystem::Filesystem,
     lines::{CutLimits, Framing},
-    parcel::{Parcel, StreamNumber},
+    parcel::{Errand, StreamNumber},
     state::{Recovered, Store, Trust},
 };
 use heads::HeadIndex;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub window_bytes: usize,
     /// How batches are compressed.
     pub codec: v1::Codec,
+    /// Whether what is left of deleted files goes to the spool; if not, it is given up and counted.
+    pub spools_deleted: bool,
     /// Whether no agent can have run with these files before, so that nothing can be a resend.
     pub fresh: bool,
 }
@@ -177,7 +181,8 @@ pub struct Tailer<F: Filesystem> {
     oversized: BTreeMap<(StreamNumber, u64), Oversized>,
     records: RecordsBuilder,
     block: Vec<u8>,
-    out: Vec<Parcel>,
+    errands: Vec<Errand>,
+    handover: handover::Handover,
     walk: Walk,
     /// Whether this run began without state that can be relied on.
     trust: Trust,
@@ -255,7 +260,8 @@ impl<F: Filesystem> Tailer<F> {
             window: Window::default(),
             records: RecordsBuilder::new(),
             block: Vec::new(),
-            out: Vec::new(),
+            errands: Vec::new(),
+            handover: handover::Handover::default(),
             walk: Walk::default(),
             trust: recovered.trust,
             checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
@@ -271,14 +277,16 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Does a bounded amount of work; what is to be shipped is pushed to `out`. Returns when to come again at the latest.
-    pub fn turn(&mut self, now: Now, hints: Vec<Hint>, out: &mut Vec<Parcel>) -> Duration {
+    pub fn turn(&mut self, now: Now, hints: Vec<Hint>, out: &mut Vec<Errand>) -> Duration {
         self.take_hints(hints, now);
         self.walk_on(now);
         self.fire_timers(now);
+        self.visit_leaving(now);
         let read_on = self.visit_ready(now);
         self.checkpoint_when_due(now);
-        out.append(&mut self.out);
-        if read_on || self.walk.under_way.is_some() {
+        out.append(&mut self.errands);
+        let leaves_on = self.handover.has_room() && !self.handover.ready.is_empty();
+        if read_on || leaves_on || self.walk.under_way.is_some() {
             return now.mono;
         }
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
@@ -331,7 +339,8 @@ impl<F: Filesystem> Tailer<F> {
             && !source.queued
         {
             source.queued = true;
-            self.ready.push_back(number);
+            let ready = if source.spooled_cuts.is_some() { &mut self.handover.ready } else { &mut self.ready };
+            ready.push_back(number);
         }
     }
 

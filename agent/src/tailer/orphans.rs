@@ -12,7 +12,7 @@ use crate::{
     filesystem::Filesystem,
     identity::range_hash,
     lines::{Framing, recut},
-    parcel::{Parcel, StreamNumber},
+    parcel::{Errand, Parcel, StreamNumber},
     state::CutRecord,
 };
 
@@ -77,7 +77,7 @@ impl<F: Filesystem> Tailer<F> {
         source.kept.sort_by_key(|parcel| parcel.batch.first_offset);
         self.tally.resent += source.kept.len() as u64;
         // They never stopped counting as being on their way.
-        self.out.append(&mut source.kept);
+        self.errands.extend(source.kept.drain(..).map(Errand::Ship));
     }
 }
 

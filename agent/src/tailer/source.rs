@@ -1,6 +1,6 @@
 //! A generation as the tailer holds it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use logmesh_proto::v1;
 
@@ -104,6 +104,14 @@ pub(super) struct Source<H> {
     pub(super) paused_until: Duration,
     /// Batches that came back and cannot be built again, since the file is gone.
     pub(super) kept: Vec<Parcel>,
+    /// When it was seen to be deleted.
+    pub(super) deleted_at: Duration,
+    /// While it is handed over to the spool: how many of the cuts that are out the spool has.
+    pub(super) spooled_cuts: Option<usize>,
+    /// Encoded bytes of those, by first offset.
+    pub(super) leaving_bytes: BTreeMap<u64, usize>,
+    /// When its batches were called back last.
+    pub(super) recalled_at: Option<Duration>,
     /// Largest encoded batch that its lane takes.
     pub(super) encoded_bytes_max: usize,
     /// Up to where an unterminated rest was seen.
@@ -157,6 +165,10 @@ impl<H> Source<H> {
             durable: false,
             paused_until: Duration::ZERO,
             kept: Vec::new(),
+            deleted_at: Duration::ZERO,
+            spooled_cuts: None,
+            leaving_bytes: BTreeMap::new(),
+            recalled_at: None,
             encoded_bytes_max: usize::MAX,
             scanned: 0,
             blank_from: None,

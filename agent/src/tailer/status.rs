@@ -8,7 +8,7 @@ use super::{
     Loss, LossReason, Lost, Tailer,
     source::{Presence, Source},
 };
-use crate::{clock::Now, filesystem::Filesystem};
+use crate::{clock::Now, filesystem::Filesystem, spool::SpoolStatus};
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -25,6 +25,8 @@ pub struct Tally {
     pub acked_batches: u64,
     /// Batches built or sent again.
     pub resent: u64,
+    /// Source bytes of deleted files that went to the spool.
+    pub spooled_bytes: u64,
     /// Source bytes that were gone before they were delivered, where their number is known.
     pub lost_bytes: u64,
     /// Times that bytes were lost, their number known or not.
@@ -103,6 +105,12 @@ pub struct Snapshot {
     pub lost: BTreeMap<LossReason, Lost>,
     /// Paths that cannot be read, with the reason.
     pub unreadable: Vec<(String, String)>,
+    /// The spools that are open, by name.
+    pub spools: BTreeMap<&'static str, SpoolStatus>,
+    /// Records taken of inputs that are no files.
+    pub input_records: u64,
+    /// Bytes of their bodies.
+    pub input_bytes: u64,
 }
 
 impl<F: Filesystem> Tailer<F> {
@@ -152,6 +160,7 @@ impl<F: Filesystem> Tailer<F> {
                 .iter()
                 .map(|(path, why)| (path.to_string_lossy().into_owned(), why.reason.clone()))
                 .collect(),
+            ..Snapshot::default()
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod adversity;
 mod framing;
+mod leaving;
 mod model;
 mod rig;
 mod scenarios;

@@ -17,7 +17,7 @@ use crate::{
     generation::Place,
     identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
     lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary, cut, recut, written_bytes},
-    parcel::{Parcel, StreamNumber},
+    parcel::{Errand, Parcel, StreamNumber},
     state::{CutRecord, Fact},
 };
 
@@ -59,7 +59,7 @@ impl<F: Filesystem> Tailer<F> {
         !self.ready.is_empty()
     }
 
-    fn visit(&mut self, number: StreamNumber, now: Now) {
+    pub(super) fn visit(&mut self, number: StreamNumber, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };
         if source.file.is_none() || source.paused_until > now.mono {
             return;
@@ -223,7 +223,7 @@ impl<F: Filesystem> Tailer<F> {
                 return done;
             }
             done.consumed += cutting.consumed;
-            if !self.window.is_open(self.settings.window_bytes) {
+            if !self.has_room(number) {
                 done.stopped = true;
                 return done;
             }
@@ -260,7 +260,7 @@ impl<F: Filesystem> Tailer<F> {
             return false;
         }
         let Some(source) = self.sources.get_mut(&number) else { return false };
-        source.progress.push(record, parcel.encoded);
+        source.progress.push(record, source.in_flight_bytes(&parcel));
         self.tally.read(self.records.len(), record.end - record.first);
         self.tally.replaced_units += cutting.replaced as u64;
         self.tally.split_records += u64::from(Flags::from_bits(record.flags).contains(Flags::LAST_SPLIT));
@@ -313,10 +313,23 @@ impl<F: Filesystem> Tailer<F> {
         Some(Parcel { stream: number, batch, info: source.info.clone(), encoded })
     }
 
-    pub(super) fn hand_out(&mut self, parcel: Parcel) {
+    /// Whether another batch of a generation may be built.
+    fn has_room(&self, number: StreamNumber) -> bool {
+        let leaving = self.sources.get(&number).is_some_and(|source| source.spooled_cuts.is_some());
+        if leaving { self.handover.has_room() } else { self.window.is_open(self.settings.window_bytes) }
+    }
+
+    fn hand_out(&mut self, parcel: Parcel) {
+        if let Some(source) = self.sources.get_mut(&parcel.stream)
+            && let Some(count) = &mut source.spooled_cuts
+        {
+            *count += 1;
+            source.leaving_bytes.insert(parcel.batch.first_offset, parcel.encoded);
+            return self.handover.push(parcel);
+        }
         self.window.bytes += parcel.encoded;
         self.window.parcels += 1;
-        self.out.push(parcel);
+        self.errands.push(Errand::Ship(parcel));
     }
 
     fn note_visit(&mut self, number: StreamNumber, read: &NewBytes, done: Progressed, now: Now) {
@@ -360,7 +373,7 @@ impl<F: Filesystem> Tailer<F> {
             return Ok(());
         }
         let Some(source) = self.sources.get_mut(&number) else { return Ok(()) };
-        source.progress.built(record.first, parcel.encoded);
+        source.progress.built(record.first, source.in_flight_bytes(&parcel));
         self.tally.resent += 1;
         self.hand_out(parcel);
         Ok(())
@@ -416,6 +429,13 @@ fn flush<H>(source: &Source<H>, file_end: Option<u64>, now: Now) -> Flush {
         (true, true) => Flush::End,
         (true, false) => Flush::Idle,
         (false, _) => Flush::Wait,
+    }
+}
+
+impl<H> Source<H> {
+    /// What a batch of it takes of the window; one for the spool takes nothing.
+    fn in_flight_bytes(&self, parcel: &Parcel) -> usize {
+        if self.spooled_cuts.is_some() { 0 } else { parcel.encoded }
     }
 }
 

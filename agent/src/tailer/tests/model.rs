@@ -36,6 +36,10 @@ enum Act {
     Delete {
         file: u8,
     },
+    /// Deletes the oldest rotated file, read or not: what is left of it goes to the spool before the next kill.
+    Unlink {
+        file: u8,
+    },
     /// Turns the tailer, with or without a hint.
     Turn {
         hint: bool,
@@ -57,6 +61,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => (0u8..3).prop_map(|file| Act::Rotate { file }),
         1 => (0u8..3).prop_map(|file| Act::Truncate { file }),
         1 => (0u8..3).prop_map(|file| Act::Delete { file }),
+        1 => (0u8..3).prop_map(|file| Act::Unlink { file }),
         8 => any::<bool>().prop_map(|hint| Act::Turn { hint }),
         3 => (0u16..8000).prop_map(|millis| Act::Pass { millis }),
         8 => (any::<u8>(), 0u8..8).prop_map(|(pick, how)| Act::Answer { pick, how }),
@@ -72,6 +77,8 @@ struct Model {
     open: BTreeMap<u8, bool>,
     rotated: BTreeMap<u8, Vec<String>>,
     rotations: usize,
+    /// Whether a file was deleted that may be unread.
+    unlinked: bool,
 }
 
 impl Model {
@@ -85,6 +92,7 @@ impl Model {
             Act::Rotate { file } => self.rotate(file),
             Act::Truncate { file } => self.truncate(file),
             Act::Delete { file } => self.delete(file),
+            Act::Unlink { file } => self.unlink(file),
             Act::Turn { hint } => {
                 let hints =
                     if hint { (0..3).map(|file| Hint::Appeared(Self::path(file).into())).collect() } else { vec![] };
@@ -93,6 +101,10 @@ impl Model {
             Act::Pass { millis } => self.rig.pass(Duration::from_millis(millis.into())),
             Act::Answer { pick, how } => self.answer(pick, how),
             Act::Kill => {
+                if std::mem::take(&mut self.unlinked) {
+                    // No answer comes meanwhile; what was called back leaves the shipper.
+                    self.rig.run_unanswered(Duration::from_secs(45));
+                }
                 self.rig.kill();
                 self.rig.start();
             }
@@ -157,6 +169,16 @@ impl Model {
         }
     }
 
+    fn unlink(&mut self, file: u8) {
+        if self.rotated.get(&file).is_some_and(|rotated| !rotated.is_empty()) {
+            let oldest = self.rotated.get_mut(&file).unwrap().remove(0);
+            // It was seen, under this name or the one before, so its descriptor is open.
+            self.rig.turn(vec![Hint::Appeared(oldest.clone().into())]);
+            self.rig.files.delete(&oldest);
+            self.unlinked = true;
+        }
+    }
+
     fn answer(&mut self, pick: u8, how: u8) {
         if self.rig.waiting.is_empty() {
             return;
@@ -184,11 +206,13 @@ impl Model {
 
 fn check(acts: &[Act], framing: FramingConfig) {
     let rig = Rig::with_framing(framing);
-    let mut model = Model { rig, written: 0, open: BTreeMap::new(), rotated: BTreeMap::new(), rotations: 0 };
+    let mut model =
+        Model { rig, written: 0, open: BTreeMap::new(), rotated: BTreeMap::new(), rotations: 0, unlinked: false };
     acts.iter().for_each(|act| model.apply(act));
     (0..3).for_each(|file| model.close(file));
     model.settle();
     model.settle();
+    model.rig.deliver_spooled();
     let mut times: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     // Records that were flushed and continued belong together: their bodies end where the next one begins.
     for (body, _) in model.rig.kept.values() {

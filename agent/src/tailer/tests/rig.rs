@@ -12,7 +12,7 @@ use crate::{
     discovery::{Group, Hint, Patterns},
     filesystem::fake::FakeFilesystem,
     lines::{CutLimits, Framing, FramingConfig},
-    parcel::{Answer, Parcel, Returned},
+    parcel::{Answer, Errand, Parcel, Returned},
     state::Store,
     tailer::{LossReason, Settings, Tailer},
 };
@@ -39,6 +39,10 @@ pub(super) struct Rig {
     pub(super) framing: FramingConfig,
     opener: Opener,
     pub(super) fresh: bool,
+    pub(super) spools_deleted: bool,
+    pub(super) window_bytes: usize,
+    /// Batches in the spool, durable and not delivered.
+    pub(super) spooled: Vec<Parcel>,
 }
 
 impl Rig {
@@ -62,6 +66,9 @@ impl Rig {
             framing,
             opener: Opener::new(Limits::default()),
             fresh: true,
+            spools_deleted: true,
+            window_bytes: 1 << 20,
+            spooled: Vec::new(),
         };
         rig.start();
         rig
@@ -76,8 +83,9 @@ impl Rig {
             framings: vec![Framing::new(&self.framing).unwrap()],
             limits: self.limits,
             partial_flush: PARTIAL_FLUSH,
-            window_bytes: 1 << 20,
+            window_bytes: self.window_bytes,
             codec: v1::Codec::None,
+            spools_deleted: self.spools_deleted,
             fresh: self.fresh,
         };
         let (store, recovered) = Store::open(self.directory.path()).unwrap();
@@ -107,7 +115,53 @@ impl Rig {
         let now = self.now;
         let mut out = Vec::new();
         self.tailer.as_mut().unwrap().turn(now, hints, &mut out);
-        self.waiting.extend(out);
+        self.run_errands(out);
+        self.spool();
+    }
+
+    /// What the shipper does: a batch that was called back is not on its way any more.
+    fn run_errands(&mut self, errands: Vec<Errand>) {
+        for errand in errands {
+            match errand {
+                Errand::Ship(parcel) => self.waiting.push(parcel),
+                Errand::Recall(stream) => {
+                    let (back, on): (Vec<_>, Vec<_>) =
+                        std::mem::take(&mut self.waiting).into_iter().partition(|parcel| parcel.stream == stream);
+                    self.waiting = on;
+                    back.into_iter().for_each(|parcel| self.give_back(parcel, Returned::Recalled));
+                }
+            }
+        }
+    }
+
+    /// What is handed over to the spool is durable there at once; a kill does not take it.
+    fn spool(&mut self) {
+        let (now, tailer) = (self.now, self.tailer.as_mut().unwrap());
+        let leaving = tailer.take_leaving();
+        let cuts: Vec<_> = leaving.iter().map(|parcel| (parcel.stream, parcel.batch.first_offset)).collect();
+        assert!(leaving.iter().all(|parcel| self.waiting.iter().all(|other| other.stream != parcel.stream)));
+        tailer.kept(&cuts, now);
+        self.spooled.extend(leaving);
+    }
+
+    /// The agent is told to stop, and given the time for it.
+    pub(super) fn stop(&mut self) {
+        let now = self.now;
+        self.tailer.as_mut().unwrap().begin_stop(now);
+        let mut errands = Vec::new();
+        while self.tailer.as_mut().unwrap().turn_stopping(now, &mut errands) {
+            self.run_errands(std::mem::take(&mut errands));
+            self.spool();
+        }
+        self.tailer.as_mut().unwrap().stop();
+        self.kill();
+    }
+
+    /// The spool's batches reach the gateway.
+    pub(super) fn deliver_spooled(&mut self) {
+        for parcel in std::mem::take(&mut self.spooled) {
+            self.keep(&parcel);
+        }
     }
 
     pub(super) fn pass(&mut self, time: Duration) {

@@ -1,0 +1,373 @@
+//! The spool: what would be lost if it were only in memory, on disk until a gateway has it.
+//!
+//! Owns batches of two kinds, each in a journal of its own below `<data_dir>/spool/`: `deleted/`, the unacknowledged rest
+//! of files that are gone, and `inputs/`, everything of inputs that are no files. Knows neither files nor inputs: it takes
+//! finished batches, says when they are durable, sends them in the order in which they came, and forgets them once they are
+//! acknowledged.
+//!
+//! Invariants: what is said to be durable is synced; nothing is removed from disk before it is acknowledged, or dropped for
+//! its budget and counted; memory is bounded by the window of what is under way. A batch that is sent again, after a
+//! crash too, is the same batch: stream, offsets and bodies, so its records have the same ids.
+//!
+//! - `entry.rs`: an entry as bytes; `scribe.rs`: the journal's writing side; `progress.rs`: how far it is delivered;
+//! - `transit.rs`: what is under way, as a machine;
+//! - `spools.rs`: both kinds together, and the way to the tailer; `feeds.rs`: batches from inputs.
+
+mod config;
+mod divide;
+mod entry;
+mod feeds;
+mod progress;
+mod scribe;
+mod spools;
+#[cfg(test)]
+mod tests;
+mod transit;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use logmesh_journal::{Item, Journal, OpenError, Opened, Options, Position, Reader, Refused};
+use prost::Message as _;
+
+pub use config::SpoolConfig;
+pub use entry::Entry;
+pub use feeds::FeedInfo;
+pub use scribe::Bell;
+pub use spools::{SpoolError, SpoolStatus, Spools, SpoolsConfig};
+
+use crate::{
+    clock::Now,
+    parcel::{Parcel, Returned, StreamNumber},
+    tailer::LossReason,
+};
+use divide::Divider;
+use entry::decode_places;
+use progress::Progress;
+use scribe::{Board, Queued, Scribe};
+use transit::Transit;
+
+/// Batches under way to gateways at once.
+const PARCELS_MAX: usize = 256;
+/// A batch that came back for no reason that names a time.
+const RETRY: Duration = Duration::from_secs(1);
+/// A lone record that is larger than its topic takes.
+const RETRY_OVERSIZED: Duration = Duration::from_secs(30);
+/// Between two notes of how far it is delivered.
+const NOTE: Duration = Duration::from_secs(1);
+/// Names of streams kept beyond those under way.
+const STREAMS_MAX: usize = 1024;
+/// Disk space left alone, for checkpoint and cut log.
+const RESERVE_BYTES: u64 = 4 << 20;
+
+/// What one spool is told once.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    /// Name of its directory.
+    name: &'static str,
+    /// Numbers of its streams begin there, apart from all others.
+    first_stream: u64,
+    /// Bytes on disk that are not under way.
+    bytes_max: u64,
+    age_max: Duration,
+    /// Whether the oldest goes when there is no room; otherwise whoever appends waits.
+    drops_oldest: bool,
+    window_bytes: usize,
+}
+
+/// What was dropped for a budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Last known path of the file.
+    pub(crate) path: String,
+    /// Bytes of the source.
+    pub(crate) bytes: u64,
+    /// Why.
+    pub(crate) reason: LossReason,
+}
+
+/// One spool; `T` is what whoever appends knows an entry by. See the module.
+struct Spool<T: Send + 'static> {
+    settings: Settings,
+    journal: Journal<Scribe<T>>,
+    board: Arc<Board<T>>,
+    /// To be appended, once there is room.
+    waiting: VecDeque<Queued<T>>,
+    reader: Reader,
+    /// Read, and not under way yet.
+    next: Option<(Position, Entry)>,
+    transit: Transit,
+    streams: HashMap<Bytes, StreamNumber>,
+    numbers: u64,
+    divider: Divider,
+    progress: Progress,
+    note_at: Duration,
+    /// Whether a session is open; without one nothing is read.
+    open: bool,
+    dropped: Vec<Dropped>,
+    /// Why the last read or note failed.
+    failure: Option<String>,
+    /// Records that their topics do not take.
+    oversized: usize,
+}
+
+impl<T: Send + 'static> Spool<T> {
+    /// Opens the spool below `directory`. Returns where each input stood behind its last entry, too.
+    fn open(directory: &Path, settings: Settings, bell: Bell) -> Result<(Self, BTreeMap<String, Bytes>), OpenError> {
+        let share = (settings.bytes_max / 8).clamp(1 << 20, 16 << 20);
+        let options = Options {
+            segment_bytes: share,
+            queue_bytes: 4 << 20,
+            group_bytes: 2 << 20,
+            reserve_bytes: RESERVE_BYTES,
+            stored_bytes_max: if settings.drops_oldest { u64::MAX } else { settings.bytes_max },
+            ..Options::new(directory.join(settings.name))
+        };
+        let opened = Opened::open(options)?;
+        let places = places(&opened);
+        let (progress, position) = Progress::load(directory.join(format!("{}.acked", settings.name)));
+        let reader = opened.log().reader(position);
+        let board = Board::new(bell);
+        let journal = opened.start(Scribe::new(Arc::clone(&board), places.clone()))?;
+        let spool = Self {
+            settings,
+            journal,
+            board,
+            waiting: VecDeque::new(),
+            reader,
+            next: None,
+            transit: Transit::default(),
+            streams: HashMap::new(),
+            numbers: 0,
+            divider: Divider::default(),
+            progress,
+            note_at: Duration::ZERO,
+            open: false,
+            dropped: Vec::new(),
+            failure: None,
+            oversized: 0,
+        };
+        Ok((spool, places))
+    }
+
+    /// Takes an entry; its token comes back from [`Self::take_durable`].
+    fn append(&mut self, entry: &Entry, token: T) {
+        self.waiting.push_back(Queued::new(entry, token));
+        self.write();
+    }
+
+    /// Hands to the journal what it has room for.
+    fn write(&mut self) {
+        while let Some(queued) = self.waiting.pop_front() {
+            let size = queued.size;
+            if let Err(Refused { entry, error }) = self.journal.try_append(queued, size) {
+                self.failure = error.map(|error| error.to_string());
+                return self.waiting.push_front(entry);
+            }
+            self.failure = None;
+        }
+    }
+
+    /// Takes what became durable since the last call.
+    fn take_durable(&mut self) -> Vec<T> {
+        let news = self.board.take();
+        for queued in news.failed.into_iter().rev() {
+            self.waiting.push_front(queued);
+        }
+        news.durable
+    }
+
+    /// Bytes that wait to be written.
+    fn unwritten_bytes(&self) -> usize {
+        self.waiting.iter().map(|queued| queued.size).sum::<usize>() + self.journal.queued_bytes()
+    }
+
+    /// A session began or ended.
+    fn set_open(&mut self, open: bool) {
+        self.open = open;
+    }
+
+    fn owns(&self, stream: StreamNumber) -> bool {
+        stream.0 & STREAM_KINDS == self.settings.first_stream
+    }
+
+    fn acknowledged(&mut self, stream: StreamNumber, first: u64) {
+        self.transit.acknowledge(stream, first);
+        self.oversized = if self.transit.is_empty() { 0 } else { self.oversized };
+    }
+
+    fn returned(&mut self, parcel: Parcel, why: Returned, now: Now) {
+        let (stream, first) = (parcel.stream, parcel.batch.first_offset);
+        match why {
+            Returned::Corrupt | Returned::Recalled => self.transit.returned(parcel, now.mono + RETRY),
+            Returned::Held { delay } => self.transit.returned(parcel, now.mono + delay),
+            Returned::TooLarge { limit } => match self.divider.halves(&parcel) {
+                Some(halves) => self.transit.divide(stream, first, halves, now.mono),
+                None => {
+                    self.oversized = limit.max(1);
+                    self.transit.returned(parcel, now.mono + RETRY_OVERSIZED);
+                }
+            },
+        }
+    }
+
+    /// Does what is due: writes, reads ahead while the window lets it, drops what is over the budget, notes progress. What
+    /// is to be shipped is pushed to `out`. Returns when to come again at the latest.
+    fn turn(&mut self, now: Now, out: &mut Vec<Parcel>) -> Duration {
+        self.write();
+        if self.settings.drops_oldest {
+            self.drop_oldest(now);
+        }
+        while self.open && self.has_window() && self.fill(now) {
+            let Some((position, entry)) = self.next.take() else { break };
+            let parcel = self.parcel(entry);
+            self.transit.begin(position, parcel);
+        }
+        out.append(&mut self.transit.due(now.mono));
+        self.note_when_due(now);
+        let has_age = self.settings.drops_oldest && self.settings.age_max < Duration::MAX && self.stored_bytes() > 0;
+        let note = if self.is_noted() { Duration::MAX } else { self.note_at };
+        let retry = if self.waiting.is_empty() { Duration::MAX } else { now.mono + RETRY };
+        let age = if has_age { now.mono + Duration::from_secs(60) } else { Duration::MAX };
+        self.transit.next_due().unwrap_or(Duration::MAX).min(note).min(retry).min(age)
+    }
+
+    fn has_window(&self) -> bool {
+        self.transit.is_empty()
+            || (self.transit.bytes() < self.settings.window_bytes && self.transit.parts() < PARCELS_MAX)
+    }
+
+    /// Reads the next entry, unless it is there already. Returns whether there is one.
+    fn fill(&mut self, now: Now) -> bool {
+        while self.next.is_none() {
+            match self.reader.try_next() {
+                Ok(Some(Item::Entry { position, payload })) => match Entry::decode(payload) {
+                    Ok(entry) => self.next = Some((position, entry)),
+                    Err(what) => tracing::error!(spool = self.settings.name, %position, what, "an entry is skipped"),
+                },
+                // What it held is not known; opening has logged it, too.
+                Ok(Some(Item::Damage(damage))) => {
+                    tracing::error!(spool = self.settings.name, %damage, "damaged entries are skipped");
+                    self.dropped.push(Dropped { path: String::new(), bytes: 0, reason: LossReason::SpoolDamaged });
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    if self.failure.is_none() {
+                        tracing::warn!(spool = self.settings.name, %error, "cannot be read; it is tried again");
+                    }
+                    self.failure = Some(error.to_string());
+                    self.note_at = self.note_at.max(now.mono + RETRY);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn parcel(&mut self, entry: Entry) -> Parcel {
+        let mut batch = entry.batch;
+        let info = batch.info.take().unwrap_or_default();
+        let (transit, base) = (&self.transit, self.settings.first_stream);
+        if self.streams.len() >= STREAMS_MAX {
+            self.streams.retain(|_, number| transit.holds(*number));
+        }
+        let numbers = &mut self.numbers;
+        let stream = *self.streams.entry(batch.stream_id.clone()).or_insert_with(|| {
+            *numbers += 1;
+            StreamNumber(base + *numbers)
+        });
+        let encoded = batch.encoded_len();
+        Parcel { stream, batch, info: Arc::new(info), encoded }
+    }
+
+    /// Drops what is over the budget, the oldest first, and counts it.
+    fn drop_oldest(&mut self, now: Now) {
+        let age_max = u64::try_from(self.settings.age_max.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            let is_over = self.stored_bytes() > self.settings.bytes_max;
+            if !(is_over || age_max < u64::MAX) || !self.fill(now) {
+                return;
+            }
+            let Some((_, entry)) = &self.next else { return };
+            let is_old = now.unix_nano.saturating_sub(entry.spooled_unix_nano) > age_max;
+            if !is_over && !is_old {
+                return;
+            }
+            let reason = if is_over { LossReason::SpoolFull } else { LossReason::SpoolAged };
+            let (path, bytes) = (entry.path().to_owned(), entry.source_bytes());
+            self.dropped.push(Dropped { path, bytes, reason });
+            self.next = None;
+        }
+    }
+
+    /// Bytes on disk that are not under way.
+    fn stored_bytes(&self) -> u64 {
+        let from = self.next.as_ref().map_or_else(|| self.reader.position(), |(position, _)| *position);
+        let segments = self.journal.log().segments();
+        let behind = segments.iter().filter(|segment| segment.number > from.segment).map(|segment| segment.end);
+        let rest = segments.iter().find(|segment| segment.number == from.segment);
+        behind.sum::<u64>() + rest.map_or(0, |segment| segment.end.saturating_sub(from.byte))
+    }
+
+    /// Everything before it is delivered.
+    fn settled(&self) -> Position {
+        let next = self.next.as_ref().map(|(position, _)| *position);
+        self.transit.settled().or(next).unwrap_or_else(|| self.reader.position())
+    }
+
+    fn is_noted(&self) -> bool {
+        self.progress.is_at(self.settled())
+    }
+
+    fn note_when_due(&mut self, now: Now) {
+        if now.mono >= self.note_at && !self.is_noted() {
+            self.note_at = now.mono + NOTE;
+            self.note();
+        }
+    }
+
+    /// Notes how far the spool is delivered, and gives the disk back what is.
+    fn note(&mut self) {
+        let settled = self.settled();
+        let noted = self.progress.store(settled).and_then(|()| self.journal.remove_below(settled.segment).map(drop));
+        if let Err(error) = noted {
+            if self.failure.is_none() {
+                tracing::warn!(spool = self.settings.name, %error, "cannot note how far it is delivered; tried again");
+            }
+            self.failure = Some(error.to_string());
+        }
+    }
+
+    /// Whether nothing is left to write.
+    fn is_written(&self) -> bool {
+        self.waiting.is_empty() && self.journal.queued_bytes() == 0
+    }
+
+    /// Whether nothing is left to write or to send.
+    fn is_empty(&self) -> bool {
+        self.is_written() && self.transit.is_empty() && self.stored_bytes() == 0
+    }
+}
+
+/// The bits of a stream's number that say where it belongs.
+const STREAM_KINDS: u64 = 0b11 << 62;
+
+/// Where each input stood behind its last entry: what the head of the last segment says, and the entries behind it.
+fn places(opened: &Opened) -> BTreeMap<String, Bytes> {
+    let Some((_, last)) = opened.log().bounds() else { return BTreeMap::new() };
+    let mut places = opened.log().preamble(last).map_or_else(|_| BTreeMap::new(), |head| decode_places(head.bytes));
+    let mut reader = opened.log().reader(Position { segment: last, byte: 0 });
+    while let Ok(Some(item)) = reader.try_next() {
+        if let Item::Entry { payload, .. } = item
+            && let Ok(Entry { input, cursor: Some(cursor), .. }) = Entry::decode(payload)
+        {
+            places.insert(input, cursor);
+        }
+    }
+    places
+}

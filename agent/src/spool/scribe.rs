@@ -1,0 +1,107 @@
+//! The writing side of a spool: what is queued for its journal, and what came of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use logmesh_journal::{AppendError, Owner, State, Written};
+
+use super::entry::{Entry, encode_places};
+
+/// Rings for whoever waits for the spool.
+pub type Bell = Arc<dyn Fn() + Send + Sync>;
+
+/// An entry on its way to the disk; `T` is what its sender knows it by.
+#[derive(Debug)]
+pub(super) struct Queued<T> {
+    payload: Vec<u8>,
+    /// Bytes of its payload; the payload itself goes once it is written.
+    pub(super) size: usize,
+    place: Option<(String, Bytes)>,
+    pub(super) token: T,
+}
+
+impl<T> Queued<T> {
+    pub(super) fn new(entry: &Entry, token: T) -> Self {
+        let payload = entry.encode();
+        let place = entry.cursor.clone().map(|cursor| (entry.input.clone(), cursor));
+        Self { size: payload.len(), payload, place, token }
+    }
+}
+
+/// What came of what was queued, since it was last asked.
+#[derive(Debug)]
+pub(super) struct News<T> {
+    /// Durable.
+    pub(super) durable: Vec<T>,
+    /// Not durable, in order, to be queued again.
+    pub(super) failed: Vec<Queued<T>>,
+}
+
+/// Where news is put.
+pub(super) struct Board<T> {
+    news: Mutex<News<T>>,
+    bell: Bell,
+}
+
+impl<T> Board<T> {
+    pub(super) fn new(bell: Bell) -> Arc<Self> {
+        Arc::new(Self { news: Mutex::new(News { durable: Vec::new(), failed: Vec::new() }), bell })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, News<T>> {
+        // Each change is one call, so what a thread that panicked left behind is whole.
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take(&self) -> News<T> {
+        let mut news = self.lock();
+        News { durable: std::mem::take(&mut news.durable), failed: std::mem::take(&mut news.failed) }
+    }
+}
+
+/// Owns the journal's entries.
+pub(super) struct Scribe<T> {
+    board: Arc<Board<T>>,
+    /// Where each input stood behind its last durable entry.
+    places: BTreeMap<String, Bytes>,
+}
+
+impl<T> Scribe<T> {
+    pub(super) fn new(board: Arc<Board<T>>, places: BTreeMap<String, Bytes>) -> Self {
+        Self { board, places }
+    }
+}
+
+impl<T: Send + 'static> Owner for Scribe<T> {
+    type Entry = Queued<T>;
+
+    fn encode(&mut self, entry: &mut Queued<T>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&entry.payload);
+    }
+
+    fn preamble(&mut self) -> Vec<u8> {
+        encode_places(&self.places)
+    }
+
+    fn durable(&mut self, entries: Vec<Written<Queued<T>>>) {
+        let mut tokens = Vec::with_capacity(entries.len());
+        for written in entries {
+            self.places.extend(written.entry.place);
+            tokens.push(written.entry.token);
+        }
+        self.board.lock().durable.append(&mut tokens);
+        (self.board.bell)();
+    }
+
+    fn failed(&mut self, mut entries: Vec<Queued<T>>, _: AppendError) {
+        self.board.lock().failed.append(&mut entries);
+        (self.board.bell)();
+    }
+
+    fn state_changed(&mut self, _: &State) {
+        (self.board.bell)();
+    }
+}

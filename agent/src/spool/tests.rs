@@ -1,0 +1,327 @@
+//! A spool over a real journal.
+
+use std::{
+    path::Path,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use logmesh_proto::{BatchMeta, Flags, Limits, Opener, RecordsBuilder, Sealer, v1};
+
+use super::*;
+
+/// For an fdatasync or two.
+const DURABLE_WITHIN: Duration = Duration::from_secs(30);
+
+struct Rig {
+    directory: tempfile::TempDir,
+    settings: Settings,
+    spool: Option<Spool<u64>>,
+    news: mpsc::Receiver<()>,
+    now: Now,
+    out: Vec<Parcel>,
+    sealer: Sealer,
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "deleted",
+        first_stream: 0b01 << 62,
+        bytes_max: 64 << 20,
+        age_max: Duration::MAX,
+        drops_oldest: true,
+        window_bytes: 1 << 20,
+    }
+}
+
+fn open(directory: &Path, settings: Settings) -> (Spool<u64>, mpsc::Receiver<()>, BTreeMap<String, Bytes>) {
+    let (sender, news) = mpsc::channel();
+    // Nobody needs to listen.
+    let bell: Bell = Arc::new(move || {
+        let _ = sender.send(());
+    });
+    let (mut spool, places) = Spool::open(directory, settings, bell).unwrap();
+    spool.set_open(true);
+    (spool, news, places)
+}
+
+impl Rig {
+    fn new(settings: Settings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, news, _) = open(directory.path(), settings);
+        let now = Now { mono: Duration::from_secs(1), unix_nano: 1_700_000_000_000_000_000 };
+        let sealer = Sealer::new(v1::Codec::Zstd).unwrap();
+        Self { directory, settings, spool: Some(spool), news, now, out: Vec::new(), sealer }
+    }
+
+    fn spool(&mut self) -> &mut Spool<u64> {
+        self.spool.as_mut().unwrap()
+    }
+
+    /// An end without notice, and another beginning.
+    fn reopen(&mut self) -> BTreeMap<String, Bytes> {
+        self.spool = None;
+        self.out.clear();
+        let (spool, news, places) = open(self.directory.path(), self.settings);
+        (self.spool, self.news) = (Some(spool), news);
+        places
+    }
+
+    fn entry(&mut self, number: u64, cursor: Option<&'static str>) -> Entry {
+        let mut records = RecordsBuilder::new();
+        for record in 0..10 {
+            records.push(format!("record {record} of entry {number}").as_bytes(), 100);
+        }
+        let meta = BatchMeta {
+            stream_id: Bytes::from_static(b"stream"),
+            first_offset: number * 1000,
+            end_offset: number * 1000 + 1000,
+            observed_unix_nano: self.now.unix_nano,
+            flags: Flags::FIRST_CONTINUED.union(Flags::LAST_PARTIAL),
+        };
+        let info = Some(v1::StreamInfo { path: format!("/logs/{number}.log"), ..v1::StreamInfo::default() });
+        let batch = v1::Batch { info, ..self.sealer.seal(meta, &mut records).unwrap() };
+        let cursor = cursor.map(|cursor| Bytes::from_static(cursor.as_bytes()));
+        Entry { spooled_unix_nano: self.now.unix_nano, input: "input".into(), cursor, batch }
+    }
+
+    /// Appends and waits until all of it is durable.
+    fn append(&mut self, numbers: std::ops::Range<u64>) {
+        let mut missing: Vec<u64> = numbers.clone().collect();
+        for number in numbers {
+            let entry = self.entry(number, Some("place"));
+            self.spool().append(&entry, number);
+        }
+        self.wait_durable(&mut missing);
+    }
+
+    fn wait_durable(&mut self, missing: &mut Vec<u64>) {
+        let deadline = Instant::now() + DURABLE_WITHIN;
+        while !missing.is_empty() {
+            let durable = self.spool().take_durable();
+            missing.retain(|number| !durable.contains(number));
+            self.spool().write();
+            if !missing.is_empty() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                assert!(self.news.recv_timeout(left).is_ok(), "{missing:?} never became durable");
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let (now, mut out) = (self.now, Vec::new());
+        self.spool().turn(now, &mut out);
+        self.out.extend(out);
+    }
+
+    fn offsets(&self) -> Vec<u64> {
+        self.out.iter().map(|parcel| parcel.batch.first_offset).collect()
+    }
+
+    fn acknowledge(&mut self, first: u64) {
+        let at = self.out.iter().position(|parcel| parcel.batch.first_offset == first).unwrap();
+        let parcel = self.out.remove(at);
+        self.spool().acknowledged(parcel.stream, first);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.unix_nano += u64::try_from(time.as_nanos()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_durable_is_sent_in_order_and_again_after_a_kill_until_it_is_acknowledged() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..4);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 1000, 2000, 3000]);
+    rig.acknowledge(0);
+    rig.acknowledge(2000);
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    let sent_before = rig.out.clone();
+    rig.reopen();
+    rig.turn();
+    assert_eq!(rig.offsets(), [1000, 2000, 3000], "from the first that is not acknowledged");
+    assert_eq!(rig.out[0].batch, sent_before[0].batch, "the same batch, byte for byte");
+    assert_eq!(rig.out[0].info.path, "/logs/1.log");
+    [1000, 2000, 3000].into_iter().for_each(|first| rig.acknowledge(first));
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    assert!(rig.spool().is_empty());
+    rig.reopen();
+    rig.turn();
+    assert!(rig.out.is_empty());
+}
+
+#[test]
+fn without_a_session_nothing_is_read_and_memory_is_bounded_by_the_window() {
+    let mut rig = Rig::new(Settings { window_bytes: 600, ..settings() });
+    rig.spool().set_open(false);
+    rig.append(0..50);
+    rig.turn();
+    assert!(rig.out.is_empty());
+    rig.spool().set_open(true);
+    rig.turn();
+    let first = rig.out.len();
+    assert!((1..10).contains(&first), "{first} batches");
+    for number in 0..50 {
+        rig.acknowledge(number * 1000);
+        rig.turn();
+        assert!(rig.out.len() <= first + 1);
+    }
+    assert!(rig.spool().is_empty());
+}
+
+#[test]
+fn over_the_budget_the_oldest_goes_and_is_counted_to_the_byte() {
+    let mut rig = Rig::new(Settings { bytes_max: 2000, ..settings() });
+    rig.spool().set_open(false);
+    rig.append(0..40);
+    rig.turn();
+    let dropped = std::mem::take(&mut rig.spool().dropped);
+    assert!(!dropped.is_empty());
+    for (number, dropped) in dropped.iter().enumerate() {
+        let path = format!("/logs/{number}.log");
+        assert_eq!(*dropped, Dropped { path, bytes: 1000, reason: LossReason::SpoolFull });
+    }
+    assert!(rig.spool().stored_bytes() <= 2000);
+    rig.spool().set_open(true);
+    rig.turn();
+    let kept: Vec<u64> = (dropped.len() as u64..40).map(|number| number * 1000).collect();
+    assert_eq!(rig.offsets(), kept, "what was not dropped is sent");
+}
+
+#[test]
+fn what_is_kept_for_too_long_goes_and_is_counted() {
+    let mut rig = Rig::new(Settings { age_max: Duration::from_secs(3600), ..settings() });
+    rig.spool().set_open(false);
+    rig.append(0..2);
+    rig.pass(Duration::from_secs(1800));
+    rig.append(2..3);
+    rig.pass(Duration::from_secs(1801));
+    rig.turn();
+    let reasons: Vec<_> = rig.spool().dropped.iter().map(|dropped| (dropped.bytes, dropped.reason)).collect();
+    assert_eq!(reasons, [(1000, LossReason::SpoolAged); 2]);
+    rig.spool().set_open(true);
+    rig.turn();
+    assert_eq!(rig.offsets(), [2000]);
+}
+
+#[test]
+fn a_batch_that_comes_back_waits_and_one_that_is_too_large_is_halved() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..1);
+    rig.turn();
+    let (parcel, now) = (rig.out.remove(0), rig.now);
+    rig.spool().returned(parcel, Returned::Held { delay: Duration::from_secs(5) }, now);
+    rig.turn();
+    assert!(rig.out.is_empty());
+    rig.pass(Duration::from_secs(5));
+    rig.turn();
+    let (parcel, now) = (rig.out.remove(0), rig.now);
+    let whole = Opener::new(Limits::default()).open(&parcel.batch).unwrap();
+    rig.spool().returned(parcel, Returned::TooLarge { limit: 100 }, now);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 500]);
+    let halves: Vec<_> =
+        rig.out.iter().map(|parcel| Opener::new(Limits::default()).open(&parcel.batch).unwrap()).collect();
+    let parts: Vec<_> = halves.iter().flat_map(|half| half.records()).collect();
+    assert_eq!(parts, whole.records().collect::<Vec<_>>(), "the same records, with their marks");
+    rig.acknowledge(500);
+    rig.acknowledge(0);
+    assert!(rig.spool().is_empty());
+}
+
+#[test]
+fn the_place_of_an_input_outlives_the_entries_that_said_it() {
+    let mut rig = Rig::new(Settings { bytes_max: 8 << 20, ..settings() });
+    let entry = rig.entry(0, Some("behind entry 0"));
+    rig.spool().append(&entry, 0);
+    rig.wait_durable(&mut vec![0]);
+    rig.turn();
+    rig.acknowledge(0);
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    for _ in 0..3 {
+        let places = rig.reopen();
+        assert_eq!(places.get("input"), Some(&Bytes::from_static(b"behind entry 0")));
+        // A segment of its own each time, without a word of that input.
+        let entry = Entry { cursor: None, ..rig.entry(1, None) };
+        rig.spool().append(&entry, 1);
+        rig.wait_durable(&mut vec![1]);
+        rig.turn();
+        rig.acknowledge(1000);
+        rig.pass(Duration::from_secs(2));
+        rig.turn();
+    }
+}
+
+#[test]
+fn a_damaged_entry_is_skipped_and_counted_and_the_others_are_sent() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..3);
+    rig.spool = None;
+    let directory = rig.directory.path().join("deleted");
+    let segment = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|end| end == "segment")).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(12).position(|window| &window[..11] == b"/logs/1.log").unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    rig.reopen();
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 2000]);
+    let reasons: Vec<_> = rig.spool().dropped.iter().map(|dropped| dropped.reason).collect();
+    assert_eq!(reasons, [LossReason::SpoolDamaged]);
+}
+
+#[test]
+fn with_no_room_for_inputs_their_batches_wait_and_go_on_once_there_is() {
+    let bytes_max = 3 << 20;
+    let mut rig = Rig::new(Settings { drops_oldest: false, bytes_max, window_bytes: 64 << 20, ..settings() });
+    rig.spool().set_open(false);
+    let mut missing = Vec::new();
+    let body: Vec<u8> =
+        (0..400_000u32).map(|place| u8::try_from(place.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
+    let mut plain = Sealer::new(v1::Codec::None).unwrap();
+    for number in 0..12 {
+        let mut records = RecordsBuilder::new();
+        records.push(&body, 400_001);
+        let meta = BatchMeta {
+            stream_id: Bytes::from_static(b"stream"),
+            first_offset: number * 400_001,
+            end_offset: (number + 1) * 400_001,
+            observed_unix_nano: 1,
+            flags: Flags::NONE,
+        };
+        let batch = plain.seal(meta, &mut records).unwrap();
+        let entry = Entry { batch, ..rig.entry(0, None) };
+        rig.spool().append(&entry, number);
+        missing.push(number);
+    }
+    // Until the journal says that it is full.
+    let deadline = Instant::now() + DURABLE_WITHIN;
+    while rig.spool().failure.is_none() {
+        let durable = rig.spool().take_durable();
+        missing.retain(|number| !durable.contains(number));
+        rig.spool().write();
+        assert!(Instant::now() < deadline, "it is never full");
+        let _ = rig.news.recv_timeout(Duration::from_millis(50));
+    }
+    assert!(!missing.is_empty());
+    rig.spool().set_open(true);
+    while !missing.is_empty() {
+        rig.turn();
+        for first in rig.offsets() {
+            rig.acknowledge(first);
+        }
+        rig.pass(Duration::from_secs(2));
+        rig.turn();
+        let durable = rig.spool().take_durable();
+        missing.retain(|number| !durable.contains(number));
+        assert!(Instant::now() < deadline, "{missing:?} never became durable");
+        let _ = rig.news.recv_timeout(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,169 @@
+//! Handing the rest of a deleted file over to the spool, so that its descriptor, and with it its disk space, can go.
+//!
+//! A file that is deleted lives on through our descriptor alone: what is unread or unacknowledged of it dies with this
+//! process. It is read on and shipped as any other while it grows and for a while after; then batches that wait for a
+//! gateway are called back, and everything that is not acknowledged goes to the spool, along the same cuts. What is
+//! durable there counts as acknowledged. At the end of a run nothing waits: the rest is handed over at once.
+//!
+//! The spool's batches leave only once the shipper has none of the generation any more, so that its stream stays in order.
+
+use std::time::Duration;
+
+use super::{Tailer, losses::LossReason, pace, source::Source};
+use crate::{
+    clock::Now,
+    filesystem::Filesystem,
+    parcel::{Errand, Parcel, StreamNumber},
+    state::Fact,
+};
+
+/// Encoded bytes handed to the spool that are not durable yet, at most.
+const AHEAD_BYTES: usize = 2 << 20;
+/// Visits of one turn.
+const VISITS_MAX: usize = 8;
+
+/// What is on its way to the spool.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    /// To be given to the spool.
+    parcels: Vec<Parcel>,
+    /// Generations with something to hand over.
+    pub(super) ready: std::collections::VecDeque<StreamNumber>,
+    /// Encoded bytes that are not durable yet.
+    bytes: usize,
+    /// Whether the run ends.
+    pub(super) stopping: bool,
+}
+
+impl Handover {
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < AHEAD_BYTES
+    }
+
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        self.bytes += parcel.encoded;
+        self.parcels.push(parcel);
+    }
+}
+
+impl<F: Filesystem> Tailer<F> {
+    /// Begins to hand a generation over when its time has come, and calls back what the shipper has of it.
+    pub(super) fn hand_over_when_due(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get(&number) else { return };
+        if !source.is_leaving(self.handover.stopping, now.mono) {
+            return;
+        }
+        if !self.settings.spools_deleted {
+            return self.release(number, now);
+        }
+        if source.spooled_cuts.is_none() {
+            tracing::info!(
+                path = %source.path.display(), unread = source.unread(),
+                "a deleted file is not delivered yet; what is left of it goes to the spool"
+            );
+        }
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        if source.spooled_cuts.is_none() {
+            source.spooled_cuts = Some(0);
+            // Where it waits for the window it would wait in vain.
+            source.queued = false;
+        }
+        if source.shipped() > 0 && source.recalled_at.is_none_or(|at| now.mono >= at + pace::RETRY) {
+            source.recalled_at = Some(now.mono);
+            self.errands.push(Errand::Recall(number));
+        }
+    }
+
+    /// Without a budget the rest of a deleted file is given up, and counted.
+    fn release(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get(&number) else { return };
+        if source.unread() > 0 || source.progress.to_build().is_some() {
+            self.give_up(number, LossReason::SpoolFull, now);
+        }
+        if let Some(source) = self.sources.get_mut(&number) {
+            source.file = None;
+            if let Some(key) = source.key.take() {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+
+    /// Reads on in generations that are handed over, while the spool keeps up.
+    pub(super) fn visit_leaving(&mut self, now: Now) {
+        for _ in 0..VISITS_MAX {
+            if !self.handover.has_room() {
+                return;
+            }
+            let Some(number) = self.handover.ready.pop_front() else { return };
+            if let Some(source) = self.sources.get_mut(&number) {
+                source.queued = false;
+                self.visit(number, now);
+            }
+        }
+    }
+
+    /// The run ends: nothing new is read but what deleted files still hold.
+    pub fn begin_stop(&mut self, now: Now) {
+        self.handover.stopping = true;
+        let undelivered = |source: &Source<F::Handle>| source.unread() > 0 || !source.progress.is_settled();
+        let numbers: Vec<_> =
+            self.sources.iter().filter(|(_, source)| undelivered(source)).map(|(number, _)| *number).collect();
+        numbers.into_iter().for_each(|number| self.attend(number, now));
+    }
+
+    /// Goes on with what deleted files still hold. Returns whether there is more.
+    pub fn turn_stopping(&mut self, now: Now, out: &mut Vec<Errand>) -> bool {
+        let stuck: Vec<_> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.spooled_cuts.is_some() && !source.queued)
+            .map(|(number, _)| *number)
+            .collect();
+        stuck.into_iter().for_each(|number| self.attend(number, now));
+        self.visit_leaving(now);
+        out.append(&mut self.errands);
+        self.sources.values().any(|source| source.spooled_cuts.is_some() && source.is_leaving(true, now.mono))
+    }
+
+    /// Batches for the spool. [`Self::kept`] says when they are durable.
+    pub fn take_leaving(&mut self) -> Vec<Parcel> {
+        std::mem::take(&mut self.handover.parcels)
+    }
+
+    /// Cuts are durable in the spool: as good as acknowledged.
+    pub fn kept(&mut self, cuts: &[(StreamNumber, u64)], now: Now) {
+        for (number, first) in cuts {
+            let Some(source) = self.sources.get_mut(number) else { continue };
+            let before = source.progress.out();
+            let encoded = source.leaving_bytes.remove(first).unwrap_or(0);
+            let released = source.progress.acknowledge(*first);
+            if source.progress.out() < before {
+                source.spooled_cuts = source.spooled_cuts.map(|count| count.saturating_sub(1));
+                self.tally.spooled_bytes += released.prefix;
+                self.handover.bytes = self.handover.bytes.saturating_sub(encoded);
+                self.checkpoint.dirty = true;
+            }
+        }
+        for (number, _) in cuts {
+            // A kill from here on finds the cuts in the spool, and must not count them as lost.
+            if let Some(record) = self.sources.get(number).and_then(Source::record) {
+                self.append(&[Fact::Generation(record)]);
+                self.attend(*number, now);
+            }
+        }
+    }
+}
+
+impl<H> Source<H> {
+    /// Whether it is deleted, with something that is neither delivered nor spooled, and has not grown for a while.
+    fn is_leaving(&self, at_once: bool, now: Duration) -> bool {
+        let is_delivered = self.unread() == 0 && self.progress.is_settled();
+        let rested = now >= self.grown_at.max(self.deleted_at) + pace::DELETED_KEPT;
+        self.seen.deleted && self.file.is_some() && self.own && !is_delivered && (at_once || rested)
+    }
+
+    /// Batches that the shipper has.
+    pub(super) fn shipped(&self) -> usize {
+        self.progress.out() - self.spooled_cuts.unwrap_or(0)
+    }
+}
