@@ -13,7 +13,7 @@ type Instrument<S, T> = (&'static str, &'static str, fn(&S) -> T);
 
 /// Makes the instruments.
 pub(crate) fn observe(meter: &Meter, shown: &Shown) {
-    let counters: [Instrument<Snapshot, u64>; 12] = [
+    let counters: [Instrument<Snapshot, u64>; 15] = [
         ("logmesh_agent_records_read", "Records cut from files", |now| now.tally.read_records),
         ("logmesh_agent_bytes_read", "Source bytes cut from files", |now| now.tally.read_bytes),
         ("logmesh_agent_batches_read", "Batches cut from files", |now| now.tally.read_batches),
@@ -22,6 +22,11 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         }),
         ("logmesh_agent_batches_acknowledged", "Batches acknowledged", |now| now.tally.acked_batches),
         ("logmesh_agent_batches_resent", "Batches built or sent again", |now| now.tally.resent),
+        ("logmesh_agent_spooled_bytes", "Source bytes of deleted files that went to the spool", |now| {
+            now.tally.spooled_bytes
+        }),
+        ("logmesh_agent_input_records", "Records taken of inputs that are no files", |now| now.input_records),
+        ("logmesh_agent_input_bytes", "Bytes of their bodies", |now| now.input_bytes),
         ("logmesh_agent_truncations", "Truncations seen", |now| now.tally.truncated),
         ("logmesh_agent_unreadable_paths", "Paths found unreadable", |now| now.tally.unreadable),
         ("logmesh_agent_read_errors", "Reads that failed", |now| now.tally.read_errors),
@@ -53,8 +58,11 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
         };
         meter.u64_observable_counter(name).with_description(what).with_callback(observe).build();
     }
-    let gauges: [Instrument<Snapshot, f64>; 6] = [
+    let gauges: [Instrument<Snapshot, f64>; 7] = [
         ("logmesh_agent_files_open", "Files open", |now| now.files_open as f64),
+        ("logmesh_agent_spool_stored_bytes", "Bytes in the spool that are not under way", |now| {
+            now.spools.values().map(|spool| spool.stored_bytes as f64).sum()
+        }),
         ("logmesh_agent_in_flight_bytes", "Encoded bytes that are not acknowledged", |now| now.in_flight_bytes as f64),
         ("logmesh_agent_in_flight_batches", "Batches that are not acknowledged", |now| now.in_flight_batches as f64),
         ("logmesh_agent_credit_bytes", "Credit of the session, 0 without one", |now| {

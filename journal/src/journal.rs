@@ -215,6 +215,12 @@ impl<O: Owner> Journal<O> {
         in_time
     }
 
+    /// Takes room in the queue, as an entry under way does.
+    #[cfg(test)]
+    pub(crate) async fn reserve_for_tests(&self, size: usize) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        self.queue.reserve(size).await
+    }
+
     fn check_state(&self) -> Result<(), AppendError> {
         match &*self.state.borrow() {
             State::Ok if self.state.has_changed().is_ok() => Ok(()),

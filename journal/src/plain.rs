@@ -32,11 +32,17 @@ impl Journal<Plain> {
     /// # Errors
     /// See [`AppendError`].
     pub async fn append_bytes(&self, payload: Bytes) -> Result<Ticket, AppendError> {
-        let (answer, ticket) = oneshot::channel();
         let size = payload.len();
-        self.append(PlainEntry { payload, answer }, size).await?;
-        Ok(Ticket(ticket))
+        let (entry, ticket) = entry(payload);
+        self.append(entry, size).await?;
+        Ok(ticket)
     }
+}
+
+/// An entry, and the answer to it.
+pub(crate) fn entry(payload: Bytes) -> (PlainEntry, Ticket) {
+    let (answer, ticket) = oneshot::channel();
+    (PlainEntry { payload, answer }, Ticket(ticket))
 }
 
 impl Owner for Plain {

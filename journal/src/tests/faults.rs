@@ -213,3 +213,39 @@ async fn entries_that_cannot_be_are_refused() {
     assert_eq!(journal.append_bytes(Bytes::new()).await.map(drop), Err(AppendError::Empty));
     append(&journal, &[1; 4096]).await;
 }
+
+#[tokio::test]
+async fn what_is_not_taken_without_waiting_comes_back_with_the_reason() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let storage = Broken::new();
+    let options =
+        Options { reserve_bytes: 1000, probe_interval: Duration::from_millis(5), ..options(directory.path()) };
+    let journal = open_on(options, storage.clone());
+    let offer = |payload: &'static [u8]| {
+        let (entry, ticket) = crate::plain::entry(Bytes::from_static(payload));
+        journal.try_append(entry, payload.len()).map(|()| ticket).map_err(|refused| refused.error)
+    };
+    offer(b"taken").expect("there is room").await.expect("is durable");
+    assert_eq!(offer(b"").map(drop), Err(Some(AppendError::Empty)));
+    storage.set_free(10);
+    assert!(matches!(try_append(&journal, b"no room").await, Err(AppendError::Full { .. })));
+    assert!(matches!(offer(b"no room").map(drop), Err(Some(AppendError::Full { .. }))));
+    storage.set_free(1 << 20);
+    wait_until_ok(&journal).await;
+    offer(b"taken again").expect("there is room").await.expect("is durable");
+    journal.close(Duration::from_secs(10)).await;
+    assert!(matches!(offer(b"closed").map(drop), Err(Some(_))));
+}
+
+#[tokio::test]
+async fn without_room_in_the_queue_an_entry_comes_back_for_no_error() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let options = Options { queue_bytes: 10, ..options(directory.path()) };
+    let journal = open(options);
+    let room = journal.reserve_for_tests(10).await;
+    let (entry, _ticket) = crate::plain::entry(Bytes::from_static(b"waits"));
+    let refused = journal.try_append(entry, 5).expect_err("the queue is full");
+    assert_eq!(refused.error, None);
+    drop(room);
+    journal.try_append(refused.entry, 5).expect("there is room again");
+}
