@@ -86,7 +86,7 @@ fn put_cut(out: &mut Vec<u8>, cut: &CutRecord) {
     put_mark(out, cut.anchor);
 }
 
-fn put_mark(out: &mut Vec<u8>, mark: Mark) {
+pub(super) fn put_mark(out: &mut Vec<u8>, mark: Mark) {
     out.extend_from_slice(&mark.length.to_le_bytes());
     out.extend_from_slice(&mark.hash.to_le_bytes());
 }
@@ -130,7 +130,7 @@ impl<'a> Input<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn mark(&mut self) -> Option<Mark> {
+    pub(super) fn mark(&mut self) -> Option<Mark> {
         Some(Mark { length: self.u16()?, hash: self.u64()? })
     }
 

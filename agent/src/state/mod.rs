@@ -9,6 +9,7 @@
 //! - `cuts-<number>.log`: the cut log. What happened since: generations met, cuts made. One write(2) per append, before
 //!   the batch leaves; synced with each checkpoint, before the first batch of a UTC day, and after a generation with an
 //!   epoch of its own.
+//! - `past`: generations that are over and may turn up as archives; only where archives are read. See `past.rs`.
 //! - `*.damaged`: a file that could not be read, set aside for a person to look at.
 //!
 //! # Formats (integers little endian)
@@ -32,6 +33,7 @@ mod codec;
 #[cfg(test)]
 mod golden;
 mod log;
+mod past;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+pub use past::{Past, PastLog, Seal};
 pub use store::Store;
 
 use crate::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    CutRecord, Fact, GenerationRecord, Recovered, Remembered, StoreError, Trust,
+    CutRecord, Fact, GenerationRecord, Past, PastLog, Recovered, Remembered, StoreError, Trust,
     codec::{Input, put_generation},
     log::{self, Log},
 };
@@ -83,6 +83,14 @@ impl Store {
         let checkpoint = load_checkpoint(directory, leave, &mut notes);
         let numbers = log_numbers(directory).map_err(failed)?;
         Ok(recover(directory, checkpoint, &numbers, boot_id(), notes))
+    }
+
+    /// Opens what is remembered of generations that are over.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open_past(&self) -> io::Result<(PastLog, Vec<Past>, Option<String>)> {
+        PastLog::open(&self.directory)
     }
 
     /// Has every write fail, as on a full disk, until there is room again.
