@@ -325,6 +325,7 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
         patterns: Patterns::new(groups),
         infos: infos.collect(),
         framings: config.files.iter().map(|files| Framing::new(&files.framing)).collect::<Result<_, _>>()?,
+        compressed: config.files.iter().map(|files| files.compressed).collect(),
         limits: cut_limits(config),
         partial_flush: config.partial_flush,
         window_bytes: share(config, WINDOW_SHARE),

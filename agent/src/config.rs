@@ -59,6 +59,8 @@ pub struct FilesConfig {
     pub topic: String,
     /// Format of their lines, one of [`FORMATS`]; empty means: found out.
     pub format: String,
+    /// Whether archives among them are read.
+    pub compressed: bool,
     /// What their records are.
     pub framing: FramingConfig,
 }
@@ -183,6 +185,7 @@ fn read_files(section: &Section) -> FilesConfig {
         labels: section.map("labels"),
         topic: section.text("topic", ""),
         format: section.text("format", ""),
+        compressed: section.flag("compressed", false),
         framing: read_framing(section),
     };
     files.framing.cri = files.format == "cri";
@@ -362,6 +365,15 @@ mod tests {
                 assert!(faults.contains(part), "{keys}: {part:?} is not in\n{faults}");
             }
         }
+    }
+
+    #[test]
+    fn archives_are_read_only_where_it_is_said() {
+        let text = "[[agent.files]]\ninclude = [\"/a/*\"]\n[[agent.files]]\ninclude = [\"/b/*\"]\ncompressed = true\n";
+        let root = Root::parse(text, "logmesh.toml").unwrap();
+        let config = Config::read(&root);
+        root.finish().unwrap();
+        assert_eq!(config.files.iter().map(|files| files.compressed).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod filesystem;
 pub mod generation;
 pub mod identity;
 pub mod inputs;
+pub mod inflate;
 pub mod lines;
 pub mod mailbox;
 mod metrics;

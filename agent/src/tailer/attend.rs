@@ -10,6 +10,7 @@ use crate::{
     clock::Now,
     filesystem::{FileStat, Filesystem, Handle},
     identity::MARK_BYTES_MAX,
+    inflate::Content,
     parcel::StreamNumber,
 };
 
@@ -28,7 +29,7 @@ impl<F: Filesystem> Tailer<F> {
     /// Looks at a file and sees to what it needs.
     pub(super) fn attend(&mut self, number: StreamNumber, now: Now) {
         self.look(number, now);
-        if self.expire(number, now) {
+        if self.expire(number, now) || self.finish_archive(number, now) {
             return;
         }
         self.hand_over_when_due(number, now);
@@ -77,7 +78,7 @@ impl<F: Filesystem> Tailer<F> {
             // Its generation has ended: what waits for a terminator waits in vain.
             source.flush_at = source.flush_at.map(|_| now.mono);
         }
-        if !source.short && self.was_rewritten(number, &stat) {
+        if !source.short && source.archive.is_none() && self.was_rewritten(number, &stat) {
             self.truncated(number, before.size, now);
         }
     }
@@ -100,7 +101,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// What a source needs, as it was last seen.
-    pub(super) fn want(&self, source: &Source<F::Handle>, now: Duration) -> Want {
+    pub(super) fn want(&self, source: &Source<Content<F::Handle>>, now: Duration) -> Want {
         if source.file.is_none() {
             return Want::Nothing;
         }

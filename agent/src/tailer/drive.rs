@@ -207,7 +207,8 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         let unreadable = self.tailer.unreadable();
         match unreadable.first() {
             Some((path, reason)) => self.conditions.files.warn(format!(
-                "{} paths cannot be read, {} for one ({reason}): give the agent's user the right to read them",
+                "{} paths cannot be read, {} for one ({reason}): give the agent's user the right to read them; an \
+                 archive that is damaged has to be made anew or removed",
                 unreadable.len(),
                 path.display()
             )),

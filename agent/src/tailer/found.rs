@@ -15,15 +15,26 @@ use crate::{
     filesystem::{FileStat, Filesystem, Handle, Kind},
     generation::{Place, Progress},
     identity::{MARK_BYTES_MAX, StreamId},
+    inflate::Content,
     parcel::StreamNumber,
-    state::{Fact, Remembered, Trust},
+    state::{Fact, Past, Remembered, Trust},
 };
 
 impl<F: Filesystem> Tailer<F> {
     /// Takes a generation from the state; its file is yet to be found.
     pub(super) fn remember(&mut self, remembered: Remembered) {
-        let Remembered { generation, cuts } = remembered;
         let number = self.new_number();
+        self.remember_as(number, remembered);
+    }
+
+    /// Takes in a generation that ended in an earlier run.
+    pub(super) fn recall(&mut self, past: Past) {
+        let number = self.new_number();
+        self.past.learn(number, past, None);
+    }
+
+    pub(super) fn remember_as(&mut self, number: StreamNumber, remembered: Remembered) {
+        let Remembered { generation, cuts } = remembered;
         let group = self.settings.patterns.group(&generation.path).unwrap_or(0);
         let (info, framing) = (self.info(group, &generation.path), self.framing(group));
         let skipped_max = framing.skipped_bytes_max() as u64;
@@ -53,7 +64,12 @@ impl<F: Filesystem> Tailer<F> {
     /// A walk or a hint came across a file.
     pub(super) fn found(&mut self, found: Found, now: Now) {
         let key = FileKey::of(&found.stat);
-        let Some(&number) = self.by_key.get(&key) else { return self.adopt(&found, now) };
+        let Some(&number) = self.by_key.get(&key) else {
+            if !self.is_known_archive(&found, &key, now) {
+                self.adopt(&found, now);
+            }
+            return;
+        };
         let walk = self.walk.number;
         let Some(source) = self.sources.get_mut(&number) else { return };
         if found.group.is_some() {
@@ -84,6 +100,9 @@ impl<F: Filesystem> Tailer<F> {
         if stat.kind != Kind::File || self.by_key.contains_key(&key) {
             return;
         }
+        if self.set_archive_aside(&file, &stat, found, now) {
+            return;
+        }
         let known = self.same_inode(&key);
         let resumed = known.iter().copied().find(|number| self.is_same(*number, &file, &stat));
         let number = match resumed {
@@ -110,8 +129,8 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Opens a file and looks at what was opened, since the name may lead elsewhere by now.
-    fn open(&self, path: &Path) -> io::Result<(F::Handle, FileStat)> {
-        let file = self.filesystem.open(path)?;
+    fn open(&self, path: &Path) -> io::Result<(Content<F::Handle>, FileStat)> {
+        let file = Content::Plain(self.filesystem.open(path)?);
         let stat = file.stat()?;
         Ok((file, stat))
     }
@@ -126,7 +145,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Generations without a file that had this inode and birth time.
-    fn same_inode(&self, key: &FileKey) -> Vec<StreamNumber> {
+    pub(super) fn same_inode(&self, key: &FileKey) -> Vec<StreamNumber> {
         let numbers = self.walk.wanted.get(&key.inode).into_iter().flatten().copied();
         numbers
             .filter(|number| {
@@ -137,7 +156,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Whether a file holds what is known of a generation: its head, and the bytes before the acknowledged offset.
-    fn is_same(&self, number: StreamNumber, file: &F::Handle, stat: &FileStat) -> bool {
+    fn is_same(&self, number: StreamNumber, file: &Content<F::Handle>, stat: &FileStat) -> bool {
         let Some(source) = self.sources.get(&number) else { return false };
         let acked = source.progress.acked();
         let mut buffer = [0; MARK_BYTES_MAX];
@@ -179,7 +198,14 @@ impl<F: Filesystem> Tailer<F> {
         (self.random)().max(1)
     }
 
-    pub(super) fn attach(&mut self, number: StreamNumber, file: F::Handle, stat: &FileStat, found: &Found, now: Now) {
+    pub(super) fn attach(
+        &mut self,
+        number: StreamNumber,
+        file: Content<F::Handle>,
+        stat: &FileStat,
+        found: &Found,
+        now: Now,
+    ) {
         let key = FileKey::of(stat);
         self.by_key.insert(key, number);
         self.by_path.insert(found.path.clone(), number);
@@ -213,9 +239,11 @@ impl<F: Filesystem> Tailer<F> {
 
     /// A generation has lost its file for good, unless a continuation turns up.
     pub(super) fn vanish(&mut self, number: StreamNumber, now: Now) {
+        let kept_for = self.kept_without_file(number);
         let Some(source) = self.sources.get_mut(&number) else { return };
         source.presence = Presence::Gone { since: now.mono };
-        source.kept_for = super::pace::SETTLE * 2;
+        source.kept_for = kept_for;
+        source.archive = None;
         source.file = None;
         if let Some(key) = source.key.take() {
             self.by_key.remove(&key);

@@ -105,9 +105,9 @@ impl<F: Filesystem> Tailer<F> {
     /// The run ends: nothing new is read but what deleted files still hold.
     pub fn begin_stop(&mut self, now: Now) {
         self.handover.stopping = true;
-        let undelivered = |source: &Source<F::Handle>| source.unread() > 0 || !source.progress.is_settled();
+        let delivered = |source: &Source<_>| source.unread() == 0 && source.progress.is_settled();
         let numbers: Vec<_> =
-            self.sources.iter().filter(|(_, source)| undelivered(source)).map(|(number, _)| *number).collect();
+            self.sources.iter().filter(|(_, source)| !delivered(source)).map(|(number, _)| *number).collect();
         numbers.into_iter().for_each(|number| self.attend(number, now));
     }
 

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
+    inflate::Content,
     parcel::StreamNumber,
     state::{Fact, Remembered},
 };
@@ -68,6 +69,7 @@ impl<F: Filesystem> Tailer<F> {
                 source.record().map(|generation| Remembered { generation, cuts })
             })
             .collect();
+        self.past.sync();
         let written = self.store.checkpoint(&known, clean);
         if !self.note_state(written.map_err(|error| format!("cannot write the checkpoint: {error}"))) {
             return false;
@@ -86,10 +88,14 @@ impl<F: Filesystem> Tailer<F> {
 
     /// A file was truncated: its generation is over, and another one begins in it.
     pub(super) fn truncated(&mut self, number: StreamNumber, size_before: u64, now: Now) {
+        if self.sources.get(&number).is_some_and(|source| source.archive.is_some()) {
+            return self.archive_differs(number, now);
+        }
+        let kept_for = self.kept_without_file(number);
         let Some(source) = self.sources.get_mut(&number) else { return };
         let (Some(file), Some(key)) = (source.file.take(), source.key.take()) else { return };
         source.presence = Presence::Gone { since: now.mono };
-        source.kept_for = pace::SETTLE * 2;
+        source.kept_for = kept_for;
         source.truncated = true;
         source.seen.size = size_before;
         let (path, scope_path) = (source.path.clone(), source.scope_path.clone());
@@ -105,7 +111,7 @@ impl<F: Filesystem> Tailer<F> {
             next.scope_path = scope_path;
         }
         // Those that were held back for resembling the old generation may be its continuation now.
-        let held = |source: &Source<F::Handle>| source.held.is_some_and(|held| held.of == number);
+        let held = |source: &Source<Content<F::Handle>>| source.held.is_some_and(|held| held.of == number);
         let waiting: Vec<_> = self.sources.iter().filter(|(_, source)| held(source)).map(|(held, _)| *held).collect();
         self.log_generation(next);
         let found = crate::discovery::Found { path, group, stat };
@@ -122,6 +128,9 @@ impl<F: Filesystem> Tailer<F> {
             return false;
         }
         if source.file.is_none() {
+            if self.may_be_in_an_archive(number) {
+                return false;
+            }
             let known = source.progress.to_build().is_some() || source.unread() > 0;
             // Told once: what comes after is the wait for acknowledgements.
             let truncated = self.sources.get_mut(&number).is_some_and(|source| std::mem::take(&mut source.truncated));
@@ -136,7 +145,9 @@ impl<F: Filesystem> Tailer<F> {
         }
         let over =
             self.sources.get(&number).is_some_and(|source| source.progress.is_settled() && source.kept.is_empty());
-        if over {
+        if over && self.may_be_archived(number) {
+            self.retire(number, None, now);
+        } else if over {
             let stream_id = self.sources.get(&number).and_then(|source| source.stream_id.filter(|_| source.logged));
             self.remove(number);
             if let Some(stream_id) = stream_id {
@@ -144,6 +155,12 @@ impl<F: Filesystem> Tailer<F> {
             }
         }
         over
+    }
+
+    /// How long a generation that has lost its file is kept for a continuation to turn up: a copy is there at once, an
+    /// archive takes its time.
+    pub(super) fn kept_without_file(&self, number: StreamNumber) -> std::time::Duration {
+        if self.may_be_archived(number) { pace::VANISHED_KEPT } else { pace::SETTLE * 2 }
     }
 
     /// Counts what can no longer be read.
@@ -174,7 +191,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Forgets a generation in memory.
-    pub(super) fn remove(&mut self, number: StreamNumber) -> Option<Source<F::Handle>> {
+    pub(super) fn remove(&mut self, number: StreamNumber) -> Option<Source<Content<F::Handle>>> {
         let source = self.sources.remove(&number)?;
         self.oversized.retain(|(stream, _), _| *stream != number);
         self.heads.remove(source.head, number);

@@ -7,6 +7,8 @@
 //!
 //! - `found.rs`: a file found, and which generation it is;
 //! - `resemble.rs`: a new inode that looks like a known generation;
+//! - `archives.rs`, `unpack.rs`, `archived.rs`: archives, the passes over them, what they are and reading them;
+//! - `past.rs`: generations that may turn up in one;
 //! - `attend.rs`: what changed about a file, and what is to be done when;
 //! - `visit.rs`: reading, cutting, building;
 //! - `padding.rs`: room in a file that is not written yet;
@@ -18,6 +20,8 @@
 //! - `walk.rs`: hints and walks.
 
 mod answers;
+mod archived;
+mod archives;
 mod attend;
 pub mod drive;
 mod found;
@@ -27,16 +31,18 @@ mod keep;
 mod losses;
 mod orphans;
 mod padding;
+mod past;
 mod resemble;
 mod source;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod visit;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -51,11 +57,14 @@ use crate::{
     clock::Now,
     discovery::{Hint, Patterns, Scan},
     filesystem::Filesystem,
+    inflate::Content,
     lines::{CutLimits, Framing},
     parcel::{Errand, StreamNumber},
     state::{Recovered, Store, Trust},
 };
+use archives::Archives;
 use heads::HeadIndex;
+use past::PastGenerations;
 use source::{FileKey, Source};
 
 /// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
@@ -70,6 +79,8 @@ pub struct Settings {
     pub infos: Vec<v1::StreamInfo>,
     /// For each group, what its records are.
     pub framings: Vec<Framing>,
+    /// For each group, whether its archives are read.
+    pub compressed: Vec<bool>,
     /// How batches are cut.
     pub limits: CutLimits,
     /// After how long without growth an unterminated rest is sent.
@@ -163,7 +174,7 @@ pub struct Tailer<F: Filesystem> {
     settings: Settings,
     store: Store,
     /// All generations, over or not.
-    sources: BTreeMap<StreamNumber, Source<F::Handle>>,
+    sources: BTreeMap<StreamNumber, Source<Content<F::Handle>>>,
     /// The generation that each file is in now.
     by_key: HashMap<FileKey, StreamNumber>,
     by_path: HashMap<PathBuf, StreamNumber>,
@@ -190,6 +201,8 @@ pub struct Tailer<F: Filesystem> {
     tally: Tally,
     losses: losses::Losses,
     unreadable: BTreeMap<PathBuf, Unreadable>,
+    archives: Archives<F::Handle>,
+    past: PastGenerations,
     random: fn() -> u64,
 }
 
@@ -242,6 +255,7 @@ impl<F: Filesystem> Tailer<F> {
     /// # Errors
     /// The compressor found no memory.
     pub fn new(filesystem: F, settings: Settings, store: Store, recovered: Recovered) -> Result<Self, SealError> {
+        let (past, ended) = archives::recall(&store, &settings.compressed);
         let mut tailer = Self {
             filesystem,
             sealer: Sealer::new(settings.codec)?,
@@ -268,11 +282,17 @@ impl<F: Filesystem> Tailer<F> {
             tally: Tally::default(),
             losses: losses::Losses::default(),
             unreadable: BTreeMap::new(),
+            archives: Archives::default(),
+            past,
             random: rand::random,
         };
         for remembered in recovered.generations {
             tailer.remember(remembered);
         }
+        // One that was begun again after it ended lives.
+        let living: HashSet<_> = tailer.sources.values().filter_map(|source| source.stream_id).collect();
+        let ended = ended.into_iter().filter(|past| !living.contains(&past.generation.stream_id));
+        ended.for_each(|past| tailer.recall(past));
         Ok(tailer)
     }
 
@@ -281,8 +301,9 @@ impl<F: Filesystem> Tailer<F> {
         self.take_hints(hints, now);
         self.walk_on(now);
         self.fire_timers(now);
+        let inflate_on = self.inflate_on(now);
         self.visit_leaving(now);
-        let read_on = self.visit_ready(now);
+        let read_on = self.visit_ready(now) || inflate_on;
         self.checkpoint_when_due(now);
         out.append(&mut self.errands);
         let leaves_on = self.handover.has_room() && !self.handover.ready.is_empty();
@@ -291,7 +312,7 @@ impl<F: Filesystem> Tailer<F> {
         }
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
         let checkpoint = if self.checkpoint.dirty { self.checkpoint.next } else { Duration::MAX };
-        timer.min(self.walk.next).min(checkpoint)
+        timer.min(self.walk.next).min(checkpoint).min(self.archives.next_due())
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.

@@ -106,7 +106,11 @@ impl<H> Source<H> {
         self.seen.size = self.seen.size.max(size);
         // What is appended later is seen by the size; what was seen to grow since is not blank.
         self.blank_from = (blank_from < size && self.seen.size == size).then_some(blank_from);
-        let at = if self.seen.deleted { now } else { self.grown_at + self.framing.patience(partial_flush) };
+        let at = if self.seen.deleted || self.archive.is_some() {
+            now
+        } else {
+            self.grown_at + self.framing.patience(partial_flush)
+        };
         self.flush_at = (self.unread() > 0).then_some(at);
     }
 }

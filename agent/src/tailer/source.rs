@@ -11,11 +11,11 @@ use crate::{
     identity::{Mark, StreamId},
     lines::Framing,
     parcel::{Parcel, StreamNumber},
-    state::GenerationRecord,
+    state::{GenerationRecord, Seal},
 };
 
 /// A file within one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FileKey {
     device: u64,
     pub(super) inode: u64,
@@ -97,6 +97,8 @@ pub(super) struct Source<H> {
     pub(super) short: bool,
     /// Its file was truncated, and what that took away is not told yet: a copy may turn up.
     pub(super) truncated: bool,
+    /// Its file is this archive, which never grows.
+    pub(super) archive: Option<Seal>,
     /// Whether the cut log knows it.
     pub(super) logged: bool,
     /// Whether it is known on disk beyond a power cut.
@@ -161,6 +163,7 @@ impl<H> Source<H> {
             held: None,
             short: false,
             truncated: false,
+            archive: None,
             logged: false,
             durable: false,
             paused_until: Duration::ZERO,
@@ -196,6 +199,7 @@ impl<H> Source<H> {
     /// When its generation counts as over, if its file is out of scope and does not grow.
     pub(super) fn over_at(&self) -> Option<Duration> {
         match self.presence {
+            _ if self.archive.is_some() => Some(Duration::ZERO),
             Presence::Gone { .. } if self.seen.deleted => Some(Duration::ZERO),
             Presence::Gone { since } => Some(since.max(self.grown_at) + self.kept_for),
             Presence::Dormant | Presence::InScope { .. } => None,

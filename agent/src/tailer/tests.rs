@@ -1,6 +1,7 @@
 //! The tailer over the fake file system: named scenarios, and a model with random schedules.
 
 mod adversity;
+mod archives;
 mod framing;
 mod leaving;
 mod model;

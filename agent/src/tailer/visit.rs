@@ -64,11 +64,16 @@ impl<F: Filesystem> Tailer<F> {
         if source.file.is_none() || source.paused_until > now.mono {
             return;
         }
-        if !source.own && !self.is_own(number, now) {
+        if !source.own && (self.turns_out_archive(number, now) || !self.is_own(number, now)) {
             return;
         }
         if let Err(error) = self.learn_byte_order(number) {
             return self.read_failed(number, &error, now);
+        }
+        match self.approach(number) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.read_failed(number, &error, now),
         }
         let Some(source) = self.sources.get(&number) else { return };
         let outcome = match source.progress.to_build() {
@@ -102,6 +107,9 @@ impl<F: Filesystem> Tailer<F> {
     /// A read failed: others go on, this one is tried again.
     pub(super) fn read_failed(&mut self, number: StreamNumber, error: &io::Error, now: Now) {
         let Some(source) = self.sources.get_mut(&number) else { return };
+        if source.archive.is_some() && error.kind() == io::ErrorKind::InvalidData {
+            return self.archive_failed(number, error, now);
+        }
         tracing::warn!(path = %source.path.display(), %error, "reading a file failed; it is tried again");
         self.tally.read_errors += 1;
         source.paused_until = now.mono + pace::RETRY;
@@ -223,7 +231,7 @@ impl<F: Filesystem> Tailer<F> {
                 return done;
             }
             done.consumed += cutting.consumed;
-            if !self.has_room(number) {
+            if !self.takes_more(number) {
                 done.stopped = true;
                 return done;
             }
@@ -314,7 +322,7 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Whether another batch of a generation may be built.
-    fn has_room(&self, number: StreamNumber) -> bool {
+    fn takes_more(&self, number: StreamNumber) -> bool {
         let leaving = self.sources.get(&number).is_some_and(|source| source.spooled_cuts.is_some());
         if leaving { self.handover.has_room() } else { self.window.is_open(self.settings.window_bytes) }
     }

@@ -138,6 +138,7 @@ impl<F: Filesystem> Tailer<F> {
         if self.walk.incomplete {
             return;
         }
+        self.archives_walked(now);
         let mut gone: Vec<StreamNumber> = Vec::new();
         for (stream, source) in &mut self.sources {
             match source.presence {

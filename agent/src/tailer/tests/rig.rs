@@ -37,6 +37,7 @@ pub(super) struct Rig {
     pub(super) deliveries: usize,
     pub(super) limits: CutLimits,
     pub(super) framing: FramingConfig,
+    pub(super) compressed: bool,
     opener: Opener,
     pub(super) fresh: bool,
     pub(super) spools_deleted: bool,
@@ -64,12 +65,22 @@ impl Rig {
             deliveries: 0,
             limits,
             framing,
+            compressed: false,
             opener: Opener::new(Limits::default()),
             fresh: true,
             spools_deleted: true,
             window_bytes: 1 << 20,
             spooled: Vec::new(),
         };
+        rig.start();
+        rig
+    }
+
+    /// One whose group has its archives read.
+    pub(super) fn with_archives() -> Self {
+        let mut rig = Self::new();
+        rig.compressed = true;
+        rig.kill();
         rig.start();
         rig
     }
@@ -81,6 +92,7 @@ impl Rig {
             patterns: Patterns::new(vec![group]),
             infos: vec![v1::StreamInfo::default()],
             framings: vec![Framing::new(&self.framing).unwrap()],
+            compressed: vec![self.compressed],
             limits: self.limits,
             partial_flush: PARTIAL_FLUSH,
             window_bytes: self.window_bytes,

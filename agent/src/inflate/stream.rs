@@ -1,0 +1,124 @@
+//! An archive from front to back.
+
+use zstd::{
+    stream::raw::{DParameter, Decoder, Operation},
+    zstd_safe,
+};
+
+use super::{Codec, Fault, WINDOW_LOG_MAX, gzip::Gzip};
+use crate::filesystem::Handle;
+
+/// Bytes of the archive that are read at once.
+const INPUT_BYTES: usize = 64 * 1024;
+
+/// How many bytes a decoder took and put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) taken: usize,
+    pub(super) put: usize,
+}
+
+enum Decoding {
+    Gzip(Box<Gzip>),
+    Zstd {
+        decoder: Decoder<'static>,
+        /// Whether a frame is under way, or none has begun.
+        within: bool,
+    },
+}
+
+impl Decoding {
+    fn new(codec: Codec) -> Result<Self, Fault> {
+        Ok(match codec {
+            Codec::Gzip => Self::Gzip(Box::new(Gzip::new())),
+            Codec::Zstd => {
+                let mut decoder = Decoder::new()?;
+                decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
+                Self::Zstd { decoder, within: true }
+            }
+        })
+    }
+
+    fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<Moved, Fault> {
+        match self {
+            Self::Gzip(gzip) => gzip.run(input, output),
+            // Between frames nothing is asked of a decoder that would take it for the beginning of one.
+            Self::Zstd { within: false, .. } if input.is_empty() => Ok(Moved::default()),
+            Self::Zstd { decoder, within } => {
+                let status = decoder.run_on_buffers(input, output).map_err(|error| told(&error))?;
+                *within = status.remaining != 0;
+                Ok(Moved { taken: status.bytes_read, put: status.bytes_written })
+            }
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        match self {
+            Self::Gzip(gzip) => gzip.may_end(),
+            Self::Zstd { within, .. } => !within,
+        }
+    }
+}
+
+/// What the decoder says, and what to do about the one fault that is none of the archive.
+fn told(error: &std::io::Error) -> Fault {
+    let mut text = error.to_string();
+    let too_large = zstd_safe::get_error_name(zstd_window_code());
+    if text == too_large {
+        text = format!(
+            "it was made for a window larger than {} MiB; compress with level 19 or less",
+            1 << (WINDOW_LOG_MAX - 20)
+        );
+    }
+    Fault::Damaged(text)
+}
+
+/// The code that the library answers when a frame wants a larger window than it may have.
+fn zstd_window_code() -> usize {
+    // ZSTD_error_frameParameter_windowTooLarge, as the library encodes errors.
+    0usize.wrapping_sub(16)
+}
+
+/// See the module.
+pub(super) struct Stream {
+    decoding: Decoding,
+    input: Vec<u8>,
+    /// Where the rest of the input begins.
+    taken: usize,
+    /// Where the next input begins in the archive.
+    offset: u64,
+}
+
+impl Stream {
+    pub(super) fn new(codec: Codec) -> Result<Self, Fault> {
+        Ok(Self { decoding: Decoding::new(codec)?, input: Vec::new(), taken: 0, offset: 0 })
+    }
+
+    /// The next bytes of the content; 0 at the end of a whole archive.
+    pub(super) fn read(&mut self, archive: &impl Handle, output: &mut [u8]) -> Result<usize, Fault> {
+        if output.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let at_end = self.taken == self.input.len() && !self.refill(archive)?;
+            let moved = self.decoding.run(&self.input[self.taken..], output)?;
+            self.taken += moved.taken;
+            if moved.put > 0 {
+                return Ok(moved.put);
+            }
+            if at_end {
+                return if self.decoding.may_end() { Ok(0) } else { Err(Fault::Incomplete) };
+            }
+        }
+    }
+
+    /// Reads more of the archive. Returns whether there was more.
+    fn refill(&mut self, archive: &impl Handle) -> Result<bool, Fault> {
+        self.input.resize(INPUT_BYTES, 0);
+        let count = archive.read_full_at(&mut self.input, self.offset)?;
+        self.input.truncate(count);
+        self.taken = 0;
+        self.offset += count as u64;
+        Ok(count > 0)
+    }
+}
