@@ -98,6 +98,15 @@ impl Framing {
         Ok(Self { rules: rules.map(Arc::new), timeout: *timeout })
     }
 
+    /// The same for what has no holes and no room that was reserved, such as a pipe: NUL is a byte like others.
+    #[must_use]
+    pub fn without_padding(&self) -> Self {
+        let encoding = Encoding::Utf8;
+        let plain = || Rules { encoding, delimiter: Delimiter::new(None, encoding), padding: false, joining: None };
+        let rules = self.rules().map_or_else(plain, |rules| Rules { padding: false, ..rules.clone() });
+        Self { rules: Some(Arc::new(rules)), timeout: self.timeout }
+    }
+
     pub(super) fn rules(&self) -> Option<&Rules> {
         self.rules.as_deref()
     }

@@ -92,6 +92,16 @@ impl RecordsBuilder {
         self.source_lengths.iter().copied().map(u64::from).sum()
     }
 
+    /// The bodies, in order.
+    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.block.get(BODIES_HEADER_MAX..).unwrap_or_default();
+        self.body_lengths.iter().map(move |length| {
+            let (body, behind) = rest.split_at(*length as usize);
+            rest = behind;
+            body
+        })
+    }
+
     /// Forgets the records and keeps the room.
     pub fn clear(&mut self) {
         self.block.clear();
