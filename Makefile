@@ -27,6 +27,7 @@ setup: ## Install missing system packages (Debian), or name them
 	pkg-config --exists openssl 2>/dev/null || packages+=(libssl-dev); \
 	command -v curl >/dev/null || packages+=(curl); \
 	command -v systemd-analyze >/dev/null || packages+=(systemd); \
+	{ [[ -x /lib/systemd/systemd-journal-remote ]] && command -v journalctl >/dev/null; } || packages+=(systemd systemd-journal-remote); \
 	command -v mvn >/dev/null || packages+=(maven); \
 	jdk=openjdk-17-jdk-headless; \
 	for javac in "$${JAVA_HOME:-}/bin/javac" javac /usr/lib/jvm/*/bin/javac; do \

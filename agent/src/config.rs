@@ -16,6 +16,7 @@ use logmesh_runtime::{
 
 use crate::{
     discovery::Group,
+    inputs::{InputConfig, read_inputs},
     lines::{Encoding, Framing, FramingConfig, FramingError, LINES_MAX, Multiline, Preset},
     ship::connect::Endpoint,
     spool::SpoolConfig,
@@ -86,6 +87,8 @@ pub struct Config {
     pub files: Vec<FilesConfig>,
     /// How much is kept of deleted files and of inputs that are no files.
     pub spool: SpoolConfig,
+    /// Which inputs that are no files.
+    pub inputs: Vec<InputConfig>,
     /// Memory in bytes.
     pub memory: u64,
     /// Longest record in bytes.
@@ -118,6 +121,7 @@ impl Config {
             tls: section.table("tls").and_then(|tls| read_tls(&tls)),
             files: section.tables("files").iter().map(read_files).collect(),
             spool: SpoolConfig::read(section.table("spool").as_ref()),
+            inputs: read_inputs(&section.tables("inputs")),
             memory: section.size("memory", 64 * MIB, 2 * MIB..=64 * 1024 * MIB),
             record_bytes_max: usize::try_from(record_bytes_max).unwrap_or(usize::MAX),
             partial_flush: section.duration(
@@ -139,7 +143,8 @@ impl Config {
         let config = Self::read(root);
         let section = root.section("agent");
         section.require("tls", config.tls.as_ref());
-        for (key, missing) in [("gateways", config.gateways.is_empty()), ("files", config.files.is_empty())] {
+        let nothing_to_read = config.files.is_empty() && config.inputs.is_empty() && !section.is_set("inputs");
+        for (key, missing) in [("gateways", config.gateways.is_empty()), ("files", nothing_to_read)] {
             // A key that is there with a fault of its own was told already.
             if missing && !section.is_set(key) {
                 section.require::<()>(key, None);
@@ -184,21 +189,13 @@ fn read_files(section: &Section) -> FilesConfig {
         service: section.text("service", ""),
         labels: section.map("labels"),
         topic: section.text("topic", ""),
-        format: section.text("format", ""),
+        format: read_format(section, ""),
         compressed: section.flag("compressed", false),
-        framing: read_framing(section),
+        framing: FramingConfig::default(),
     };
-    files.framing.cri = files.format == "cri";
+    files.framing = read_framing(section, &files.format);
     if files.include.is_empty() {
         section.require::<()>("include", None);
-    }
-    if !files.format.is_empty() && !FORMATS.contains(&files.format.as_str()) {
-        let what = format!("`{}` is no format of lines", files.format);
-        section.fault("format", what, format!("write one of {}", FORMATS.join(", ")));
-    }
-    if let Err(error) = Framing::new(&files.framing) {
-        let (key, cure) = cure(&files.framing, &error);
-        section.fault(key, error.to_string(), cure);
     }
     for (key, patterns) in [("include", &files.include), ("exclude", &files.exclude)] {
         for pattern in patterns {
@@ -210,7 +207,27 @@ fn read_files(section: &Section) -> FilesConfig {
     files
 }
 
-fn read_framing(section: &Section) -> FramingConfig {
+/// The format of a stream's lines.
+pub(crate) fn read_format(section: &Section, default: &str) -> String {
+    let format = section.text("format", default);
+    if !format.is_empty() && !FORMATS.contains(&format.as_str()) {
+        let what = format!("`{format}` is no format of lines");
+        section.fault("format", what, format!("write one of {}", FORMATS.join(", ")));
+    }
+    format
+}
+
+/// What a record is, for lines of this format.
+pub(crate) fn read_framing(section: &Section, format: &str) -> FramingConfig {
+    let framing = FramingConfig { cri: format == "cri", ..read_framing_keys(section) };
+    if let Err(error) = Framing::new(&framing) {
+        let (key, cure) = cure(&framing, &error);
+        section.fault(key, error.to_string(), cure);
+    }
+    framing
+}
+
+fn read_framing_keys(section: &Section) -> FramingConfig {
     let names: Vec<&str> = Encoding::NAMES.iter().map(|(name, _)| *name).collect();
     let name = section.text("encoding", "utf-8");
     let encoding = Encoding::from_name(&name).unwrap_or_else(|| {

@@ -1,0 +1,326 @@
+//! Connections: accepted, bounded in number, and read as fast as the intake takes what they bring.
+//!
+//! When there are `connections_max` of them, no more are accepted until one ends; those who come wait in the kernel. A
+//! connection that is idle between messages may stay; one that stops within a message is ended after
+//! [`HALF_MESSAGE`]. What had come of the message is a record then, as it is whenever a connection ends.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use logmesh_runtime::telemetry::Throttle;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{LEFTOVER_BYTES_MAX, framing::Framer, local::LocalSocket, tls::TlsFiles};
+use crate::inputs::{
+    intake::Closed,
+    outlet::Outlet,
+    standing::{Pace, Part},
+};
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a connection may be silent within a message.
+const HALF_MESSAGE: Duration = Duration::from_secs(30);
+/// What is read at once of a connection that is busy, and of one that is not.
+const READ_BYTES: (usize, usize) = (64 * 1024, 4 * 1024);
+/// One line in the log per kind of trouble and time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Acceptor {
+    Tcp(TcpListener),
+    Tls(TcpListener, Arc<TlsFiles>),
+    /// The file goes with it.
+    Unix {
+        listener: UnixListener,
+        _file: LocalSocket,
+    },
+}
+
+/// One listener with its connections.
+#[derive(Debug)]
+pub(super) struct Streams {
+    acceptor: Acceptor,
+    address: String,
+    seats: Arc<Semaphore>,
+    open: JoinSet<(Ended, OwnedSemaphorePermit)>,
+    said: Throttle,
+    full: bool,
+    fault: Option<String>,
+    outlet: Outlet,
+    part: Part,
+    stop: CancellationToken,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+enum Ended {
+    /// By its sender, or with the agent.
+    Well,
+    /// For this reason.
+    Broken(&'static str, String),
+    /// It never was one.
+    Refused(String),
+}
+
+/// A connection that is accepted, before its handshake.
+enum Accepted {
+    Plain(Box<dyn AsyncRead + Send + Unpin>, String),
+    Tls(TcpStream, TlsAcceptor, String),
+}
+
+impl Streams {
+    pub(super) fn new(
+        acceptor: Acceptor,
+        address: String,
+        connections_max: usize,
+        outlet: Outlet,
+        part: Part,
+        stop: CancellationToken,
+    ) -> Self {
+        let seats = Arc::new(Semaphore::new(connections_max));
+        let said = Throttle::new(LOG_INTERVAL);
+        Self { acceptor, address, seats, open: JoinSet::new(), said, full: false, fault: None, outlet, part, stop }
+    }
+
+    /// Accepts and reads until `stop`; then until its connections are at the end of what they had sent.
+    pub(super) async fn run(mut self) {
+        let mut pace = Pace::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(ended) = self.open.join_next(), if !self.open.is_empty() => {
+                    self.note(ended);
+                    continue;
+                }
+                accepted = accept(&self.acceptor, &self.seats) => accepted,
+            };
+            match accepted {
+                Ok((accepted, seat)) => {
+                    pace.reset();
+                    self.admit(accepted, seat);
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: trying at once again would only burn time.
+                    self.part.warn(format!("{}: cannot accept connections: {error}", self.address));
+                    pace.wait(&self.stop).await;
+                    self.part.well();
+                }
+            }
+        }
+        while let Some(ended) = self.open.join_next().await {
+            self.note(ended);
+        }
+    }
+
+    fn admit(&mut self, accepted: io::Result<Accepted>, seat: OwnedSemaphorePermit) {
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.log("accept", &error.to_string()),
+        };
+        self.show_certificates();
+        let (outlet, stop) = (self.outlet.clone(), self.stop.clone());
+        outlet.counts.connections.fetch_add(1, Relaxed);
+        self.open.spawn(async move {
+            let ended = serve(accepted, &outlet, &stop).await;
+            outlet.counts.connections.fetch_sub(1, Relaxed);
+            (ended, seat)
+        });
+        self.show_seats();
+    }
+
+    /// Says whether new certificates are not good, when that changes.
+    fn show_certificates(&mut self) {
+        let Acceptor::Tls(_, files) = &self.acceptor else { return };
+        let fault = files.fault();
+        if fault == self.fault {
+            return;
+        }
+        match &fault {
+            None => self.part.well(),
+            Some(fault) => {
+                let address = &self.address;
+                self.part.warn(format!("{address}: new certificates are not good, the last ones stay in use: {fault}"));
+            }
+        }
+        self.fault = fault;
+    }
+
+    /// Says whether all seats are taken, when that changes.
+    fn show_seats(&mut self) {
+        let full = self.seats.available_permits() == 0;
+        if full == self.full {
+            return;
+        }
+        self.full = full;
+        if full {
+            let address = &self.address;
+            self.part.warn(format!("{address}: all connections are taken, others wait; raise `connections_max`"));
+        } else {
+            self.part.well();
+        }
+    }
+
+    fn note(&mut self, ended: Result<(Ended, OwnedSemaphorePermit), tokio::task::JoinError>) {
+        match ended {
+            Ok((ended, seat)) => {
+                drop(seat);
+                match ended {
+                    Ended::Well => {}
+                    Ended::Broken(what, why) => {
+                        self.outlet.counts.framing_errors.fetch_add(1, Relaxed);
+                        self.log(what, &why);
+                    }
+                    Ended::Refused(why) => {
+                        self.outlet.counts.refused.fetch_add(1, Relaxed);
+                        self.log("handshake", &why);
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, address = self.address, "the task of a connection failed"),
+        }
+        self.show_seats();
+    }
+
+    fn log(&mut self, what: &'static str, why: &str) {
+        if let Some(suppressed) = self.said.admit(what, Instant::now()) {
+            tracing::warn!(address = self.address, suppressed, why, "a syslog connection ended in trouble");
+        }
+    }
+}
+
+/// A connection for which there is a seat. The inner error is the connection's own, the outer one that of accepting.
+async fn accept(
+    acceptor: &Acceptor,
+    seats: &Arc<Semaphore>,
+) -> io::Result<(io::Result<Accepted>, OwnedSemaphorePermit)> {
+    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
+    let accepted = match acceptor {
+        Acceptor::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            keep_alive(&stream).map(|()| Accepted::Plain(Box::new(stream), peer.to_string()))
+        }
+        Acceptor::Tls(listener, files) => {
+            let (stream, peer) = listener.accept().await?;
+            let acceptor = TlsAcceptor::from(files.current(Instant::now()));
+            keep_alive(&stream).map(|()| Accepted::Tls(stream, acceptor, peer.to_string()))
+        }
+        Acceptor::Unix { listener, .. } => {
+            let (stream, _) = listener.accept().await?;
+            Ok(Accepted::Plain(Box::new(stream), "a local process".to_owned()))
+        }
+    };
+    Ok((accepted, seat))
+}
+
+/// A peer that is gone without a word gives its seat back after some three minutes.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let socket = stream.as_fd();
+    set_socket_keepalive(socket, true)?;
+    set_tcp_keepidle(socket, Duration::from_secs(60))?;
+    set_tcp_keepintvl(socket, Duration::from_secs(20))?;
+    Ok(set_tcp_keepcnt(socket, 6)?)
+}
+
+async fn serve(accepted: Accepted, outlet: &Outlet, stop: &CancellationToken) -> Ended {
+    match accepted {
+        Accepted::Plain(stream, peer) => converse(stream, &peer, outlet, stop).await,
+        Accepted::Tls(stream, acceptor, peer) => {
+            let handshake = stop.run_until_cancelled(timeout(HANDSHAKE, acceptor.accept(stream)));
+            match handshake.await {
+                None => Ended::Well,
+                Some(Err(_)) => Ended::Refused(format!("{peer}: no TLS handshake within {} s", HANDSHAKE.as_secs())),
+                Some(Ok(Err(error))) => Ended::Refused(format!("{peer}: TLS handshake failed: {error}")),
+                Some(Ok(Ok(mut stream))) => {
+                    let ended = converse(&mut stream, &peer, outlet, stop).await;
+                    // The sender is told that this is the end and no attack; it may have gone.
+                    let _ = timeout(GOODBYE, stream.shutdown()).await;
+                    ended
+                }
+            }
+        }
+    }
+}
+
+/// Reads one connection to its end.
+async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outlet, stop: &CancellationToken) -> Ended {
+    let mut framer = Framer::new(outlet.record_bytes_max);
+    let (mut busy, mut leftover) = (false, LEFTOVER_BYTES_MAX);
+    loop {
+        if !framer.is_within() {
+            // An idle connection holds no more than it needs.
+            framer.buffer = bytes::BytesMut::new();
+        }
+        framer.buffer.reserve(if busy { READ_BYTES.0 } else { READ_BYTES.1 });
+        let room = framer.buffer.capacity() - framer.buffer.len();
+        let within = framer.is_within();
+        let read = tokio::select! {
+            biased;
+            read = stream.read_buf(&mut framer.buffer) => read,
+            () = stop.cancelled() => break,
+            () = sleep(HALF_MESSAGE), if within => {
+                let why = format!("{peer}: silent for {} s within a message", HALF_MESSAGE.as_secs());
+                return leave(framer, outlet, Some(("silence", why))).await;
+            }
+        };
+        let length = match read {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) => return leave(framer, outlet, within.then(|| ("cut", format!("{peer}: {error}")))).await,
+        };
+        busy = length == room;
+        match pass(&mut framer, outlet).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return leave(framer, outlet, Some(("framing", format!("{peer}: {error}")))).await,
+            Err(Closed) => return Ended::Well,
+        }
+        if stop.is_cancelled() {
+            leftover = leftover.saturating_sub(length);
+            if leftover == 0 {
+                break;
+            }
+        }
+    }
+    let cut = framer.is_within() && !stop.is_cancelled();
+    leave(framer, outlet, cut.then(|| ("cut", format!("{peer}: the connection ended within a message")))).await
+}
+
+/// Hands over every message that is complete.
+async fn pass(framer: &mut Framer, outlet: &Outlet) -> Result<Result<(), super::framing::FramingError>, Closed> {
+    let mut bodies = Vec::new();
+    let result = loop {
+        match framer.next() {
+            Ok(Some(message)) => bodies.push(message),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    outlet.send(bodies, None).await?;
+    Ok(result)
+}
+
+/// Hands over what had come of a last message. That a line has no end is no trouble: many senders leave the last one out.
+async fn leave(mut framer: Framer, outlet: &Outlet, trouble: Option<(&'static str, String)>) -> Ended {
+    let (rest, owed) = framer.end();
+    // Refused, it goes with the agent, as everything in the kernel's buffers does.
+    let _ = outlet.send(rest, None).await;
+    match trouble {
+        Some((what, why)) if owed || what != "cut" => Ended::Broken(what, why),
+        Some(_) | None => Ended::Well,
+    }
+}
