@@ -60,10 +60,19 @@ enum JournalError {
     Read(#[from] io::Error),
     #[error("what journalctl writes is no export of a journal: {0}")]
     Export(#[from] ExportError),
+    #[error("the journal has no entries, and had some when the agent last read it; it is looked at again")]
+    Empty,
     #[error("journalctl ended with {status}{said}; it is started again")]
     Ended { status: ExitStatus, said: String },
     #[error(transparent)]
     Closed(#[from] Closed),
+}
+
+impl JournalError {
+    fn ended(status: ExitStatus, words: &str) -> Self {
+        let said = if words.is_empty() { String::new() } else { format!(", saying: {words}") };
+        Self::Ended { status, said }
+    }
 }
 
 impl JournaldInput {
@@ -100,31 +109,52 @@ impl JournaldInput {
             tracing::warn!(cursor, "the journal does not know this place any more; it is read from its oldest entry");
             self.cursor = None;
         }
-        let (mut child, stdout, stderr) = self.start(&self.arguments(&["--follow", "--no-tail"], true))?;
+        // Following, journalctl keeps to the last boot, unless it is told to merge.
+        let boots = if self.config.since_boot { "--boot" } else { "--merge" };
+        let mode = ["--follow", "--no-tail", boots];
+        let (mut child, stdout, stderr) = self.start(&self.arguments(&mode, self.cursor.as_ref(), true))?;
         self.part.well();
         let words = last_words(stderr);
         let (read, words) = tokio::join!(self.read(stdout), words);
         read?;
-        let said = if words.is_empty() { String::new() } else { format!(", saying: {words}") };
-        Err(JournalError::Ended { status: child.wait().await?, said })
+        Err(JournalError::ended(child.wait().await?, &words))
     }
 
     /// Whether the journal has the entry at the cursor, whatever units and matches are configured now.
     async fn is_known(&self, cursor: &Bytes) -> Result<bool, JournalError> {
-        let (_child, mut stdout, stderr) = self.start(&self.arguments(&["--lines=1"], false))?;
+        if let Some(entry) = self.first_entry(Some(cursor)).await? {
+            return Ok(entry.cursor.as_ref() == Some(cursor));
+        }
+        // A journal that has nothing at all is away, more likely than not: a cursor is not given up for that.
+        self.first_entry(None).await?.map(|_| false).ok_or(JournalError::Empty)
+    }
+
+    /// The entry at the cursor, or where that would be; any entry without one.
+    async fn first_entry(&self, cursor: Option<&Bytes>) -> Result<Option<Entry>, JournalError> {
+        let words = self.arguments(&["--merge", "--lines=1"], cursor, false);
+        let (mut child, mut stdout, stderr) = self.start(&words)?;
         let first = async {
             let mut parser = Parser::default();
             loop {
                 if let Some(entry) = parser.next()? {
-                    return Ok::<_, JournalError>(entry.cursor.as_ref() == Some(cursor));
+                    return Ok::<_, JournalError>(Some(entry));
                 }
                 parser.buffer.reserve(READ_BYTES);
                 if stdout.read_buf(&mut parser.buffer).await? == 0 {
-                    return Ok(false);
+                    return Ok(None);
                 }
             }
         };
-        let looking = async { tokio::join!(first, last_words(stderr)).0 };
+        let looking = async {
+            let (first, words) = tokio::join!(first, last_words(stderr));
+            if let Some(entry) = first? {
+                return Ok(Some(entry));
+            }
+            let status = child.wait().await?;
+            // A text that is no cursor at all is a place that the journal does not know, and no trouble of the journal.
+            let is_trouble = !status.success() && !words.contains("seek to cursor");
+            if is_trouble { Err(JournalError::ended(status, &words)) } else { Ok(None) }
+        };
         timeout(LOOK, looking).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
@@ -139,17 +169,21 @@ impl JournaldInput {
         })
     }
 
-    fn arguments(&self, mode: &[&str], filters: bool) -> Vec<String> {
-        let JournaldConfig { journalctl, directory, file, units, matches, since_boot } = &self.config;
+    fn arguments(&self, mode: &[&str], cursor: Option<&Bytes>, filters: bool) -> Vec<String> {
+        let JournaldConfig { journalctl, directory, file, units, matches, .. } = &self.config;
         let mut words = vec![journalctl.clone(), "--output=export".into(), "--all".into(), "--no-pager".into()];
         words.extend(mode.iter().map(|word| (*word).to_owned()));
         words.extend(directory.iter().map(|path| format!("--directory={}", path.display())));
         words.extend(file.iter().map(|path| format!("--file={}", path.display())));
-        words.extend(self.cursor.iter().map(|cursor| format!("--cursor={}", String::from_utf8_lossy(cursor))));
+        words.extend(cursor.map(|cursor| format!("--cursor={}", String::from_utf8_lossy(cursor))));
         if filters {
             words.extend(units.iter().map(|unit| format!("--unit={unit}")));
-            words.extend(since_boot.then(|| "--boot".to_owned()));
             words.extend(matches.iter().cloned());
+        }
+        if directory.is_none() && file.is_none() {
+            // `--merge` brings in what other machines have sent here.
+            let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+            words.extend((!machine.trim().is_empty()).then(|| format!("_MACHINE_ID={}", machine.trim())));
         }
         words
     }

@@ -164,6 +164,21 @@ async fn from_a_place_that_the_journal_does_not_know_it_is_read_from_its_oldest_
 }
 
 #[tokio::test]
+async fn entries_of_earlier_boots_come_too_unless_they_are_not_wanted() {
+    let journal = Journal::new();
+    journal.write("a.journal", &entries(1..11));
+    let later = String::from_utf8(entries(11..21)).unwrap().replace("BOOT_ID=0123", "BOOT_ID=4567");
+    journal.write("a.journal", later.as_bytes());
+    let mut rig = Rig::start(journal.kind());
+    rig.take(20).await;
+    assert_eq!(messages(&rig.stop().await.0), expected(1..21));
+    let Kind::Journald(config) = journal.kind() else { panic!("a journal") };
+    let mut rig = Rig::start(Kind::Journald(JournaldConfig { since_boot: true, ..config }));
+    rig.take(10).await;
+    assert_eq!(messages(&rig.stop().await.0), expected(11..21));
+}
+
+#[tokio::test]
 async fn other_matches_go_on_from_the_same_place() {
     let journal = Journal::new();
     journal.write("a.journal", &entries(1..101));
@@ -194,4 +209,21 @@ async fn without_journalctl_or_a_journal_it_is_told_what_to_do() {
     let rig = Rig::start(Kind::Journald(nowhere));
     rig.until(|state, reason| state == State::Failing && reason.contains("/nowhere/journal")).await;
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_away_for_a_time_is_not_read_twice() {
+    let journal = Journal::new();
+    journal.write("a.journal", &entries(1..11));
+    let mut rig = Rig::start(journal.kind());
+    rig.take(10).await;
+    let (_, cursor) = rig.stop().await;
+    let (there, away) = (journal.path().join("a.journal"), journal.path().join("a.away"));
+    std::fs::rename(&there, &away).unwrap();
+    let mut rig = Rig::with(journal.kind(), 1 << 20, &cursor);
+    rig.until(|state, _| state == State::Failing).await;
+    std::fs::rename(&away, &there).unwrap();
+    journal.write("a.journal", &entries(11..21));
+    rig.take(10).await;
+    assert_eq!(messages(&rig.stop().await.0), expected(11..21));
 }

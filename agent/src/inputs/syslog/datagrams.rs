@@ -195,4 +195,19 @@ mod tests {
                      14287: 0100007F:0203 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 110055 2 0000000000000000 42        \n";
         assert_eq!((drops_of(110_055, table), drops_of(11, table), drops_of(1, table)), (Some(42), Some(0), None));
     }
+
+    #[tokio::test]
+    async fn what_is_not_received_is_what_the_kernel_says_it_dropped() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        set_socket_recv_buffer_size(socket.as_fd(), 8 * 1024).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..200 {
+            // Over loopback a datagram is there, or dropped, when this returns.
+            sender.send_to(&[b'x'; 1000], socket.local_addr().unwrap()).unwrap();
+        }
+        socket.readable().await.unwrap();
+        let received = std::iter::from_fn(|| socket.try_recv(&mut [0; 1000]).ok()).count() as u64;
+        assert!(received < 200, "the buffer takes a few");
+        assert_eq!(kernel_drops(&socket), Some(200 - received));
+    }
 }

@@ -324,3 +324,31 @@ async fn leave(mut framer: Framer, outlet: &Outlet, trouble: Option<(&'static st
         Some(_) | None => Ended::Well,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::inputs::intake::intake;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection_within_a_message_and_not_between_two() {
+        let (intake, mut arrivals) = intake(1 << 20, || {});
+        let outlet = Outlet::new(intake.for_input(0), 1024);
+        let never = CancellationToken::new();
+        let mut bodies = || -> Vec<Bytes> {
+            arrivals.take().into_iter().flat_map(|arrival| arrival.records).map(|record| record.body).collect()
+        };
+        let (mut sender, stream) = tokio::io::duplex(1024);
+        let conversation = converse(stream, "a test", &outlet, &never);
+        tokio::pin!(conversation);
+        sender.write_all(b"<13>whole\n").await.unwrap();
+        assert!(timeout(HALF_MESSAGE * 100, &mut conversation).await.is_err(), "it may be idle");
+        assert_eq!(bodies(), ["<13>whole"]);
+        sender.write_all(b"20 <13>half").await.unwrap();
+        let ended = timeout(HALF_MESSAGE * 2, &mut conversation).await.unwrap();
+        assert!(matches!(ended, Ended::Broken("silence", _)), "{ended:?}");
+        assert_eq!(bodies(), ["<13>half"]);
+    }
+}

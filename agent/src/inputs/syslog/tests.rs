@@ -1,6 +1,11 @@
 //! Every way to listen, over real sockets.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use logmesh_certs::{Authority, Request, Role, Validity};
 use logmesh_runtime::health::State;
@@ -14,6 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::tls::TlsFiles;
 use crate::inputs::{
     config::{Kind, Listen, SyslogConfig, SyslogTls},
     tests::{DEADLINE, Rig},
@@ -156,6 +162,27 @@ async fn certificates_that_cannot_be_used_are_told_with_their_place_and_tried_ag
     std::fs::write(&key, sound).unwrap();
     rig.addresses(1).await;
     rig.stop().await;
+}
+
+#[test]
+fn new_certificates_are_taken_up_and_bad_ones_leave_the_last_good_ones_in_use() {
+    let (certificates, others) = (Certificates::new(), Certificates::new());
+    let files = TlsFiles::load(certificates.listener(false).tls.unwrap()).unwrap();
+    let mut now = Instant::now();
+    let mut look = || {
+        now += Duration::from_secs(60);
+        files.current(now)
+    };
+    let first = look();
+    assert!(Arc::ptr_eq(&first, &look()) && files.fault().is_none());
+    std::fs::write(certificates.path("listener.pem"), "cut").unwrap();
+    assert!(Arc::ptr_eq(&first, &look()));
+    assert!(files.fault().unwrap().contains("listener.pem"));
+    for name in ["listener.pem", "listener-key.pem"] {
+        std::fs::copy(others.path(name), certificates.path(name)).unwrap();
+    }
+    assert!(!Arc::ptr_eq(&first, &look()));
+    assert_eq!(files.fault(), None);
 }
 
 #[tokio::test]
