@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, host_name},
+    config::{Config, FilesConfig, host_name},
     discovery::{Group, PatternError, Patterns, Watcher},
     filesystem::OsFilesystem,
     inputs::intake::intake,
@@ -28,10 +28,11 @@ use crate::{
     metrics,
     parcel::{Answer, Errand, Parcel},
     ship::{self, Link, Shipper},
+    sift::{Sift, SiftError},
     spool::{SpoolError, Spools, SpoolsConfig},
     state::{Store, StoreError, Trust},
     tailer::{
-        self, PARCELS_MAX, Tailer, Tally,
+        self, GroupRules, PARCELS_MAX, Tailer, Tally,
         drive::{Conditions, Driver, Shown},
     },
 };
@@ -69,6 +70,9 @@ pub enum AgentError {
     /// A pattern cannot be read.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// What is kept cannot be told.
+    #[error(transparent)]
+    Sift(#[from] SiftError),
     /// Records cannot be cut as the configuration says.
     #[error(transparent)]
     Framing(#[from] FramingError),
@@ -327,6 +331,7 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
         framings: config.files.iter().map(|files| Framing::new(&files.framing)).collect::<Result<_, _>>()?,
         compressed: config.files.iter().map(|files| files.compressed).collect(),
         limits: cut_limits(config),
+        groups: config.files.iter().map(group_rules).collect::<Result<_, _>>()?,
         partial_flush: config.partial_flush,
         window_bytes: share(config, WINDOW_SHARE),
         codec: config.codec,
@@ -358,6 +363,15 @@ fn cut_limits(config: &Config) -> CutLimits {
         batch_records_max: BATCH_RECORDS_MAX,
         record_bytes_max: config.record_bytes_max,
     }
+}
+
+fn group_rules(files: &FilesConfig) -> Result<GroupRules, AgentError> {
+    Ok(GroupRules {
+        sift: Sift::new(&files.sift)?,
+        rate_limit: files.rate_limit,
+        weight: files.weight,
+        kubernetes: files.kubernetes,
+    })
 }
 
 fn register_status(context: &Context, shown: &Shown, link: &Arc<Mutex<Link>>, config: &Config) {

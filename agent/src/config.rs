@@ -17,8 +17,10 @@ use logmesh_runtime::{
 use crate::{
     discovery::Group,
     inputs::{InputConfig, read_inputs},
+    kubernetes::Kubernetes,
     lines::{Encoding, Framing, FramingConfig, FramingError, LINES_MAX, Multiline, Preset},
     ship::connect::Endpoint,
+    sift::SiftConfig,
     spool::SpoolConfig,
 };
 
@@ -64,6 +66,14 @@ pub struct FilesConfig {
     pub compressed: bool,
     /// What their records are.
     pub framing: FramingConfig,
+    /// Which of them are kept.
+    pub sift: SiftConfig,
+    /// At what rate they are read at most, all together, in bytes a second.
+    pub rate_limit: Option<u64>,
+    /// The share of each of them, compared with a file of weight 1, when more is written than leaves.
+    pub weight: u32,
+    /// Where their paths tell namespace, pod and container.
+    pub kubernetes: Kubernetes,
 }
 
 /// What an agent is told.
@@ -192,6 +202,10 @@ fn read_files(section: &Section) -> FilesConfig {
         format: read_format(section, ""),
         compressed: section.flag("compressed", false),
         framing: FramingConfig::default(),
+        sift: SiftConfig::read(section),
+        rate_limit: section.rate("rate_limit"),
+        weight: u32::try_from(section.integer("weight", 1, 1..=100)).unwrap_or(1),
+        kubernetes: section.one_of("kubernetes", "auto", &Kubernetes::NAMES),
     };
     files.framing = read_framing(section, &files.format);
     if files.include.is_empty() {
@@ -397,11 +411,14 @@ mod tests {
     fn a_whole_configuration_is_read() {
         let text = "[agent]\nname = \"edge-1\"\ngateways = [\"gw1:4417\", \"[::1]:4418\"]\ncompression = \"snappy\"\n\
                     tls = { cert = \"c\", key = \"k\", ca = \"a\" }\n[[agent.files]]\ninclude = [\"/a/*.log\"]\n\
-                    labels = { env = \"prod\" }\ntopic = \"audit\"\n";
+                    labels = { env = \"prod\" }\ntopic = \"audit\"\nrate_limit = \"10 MiB/s\"\nweight = 4\n\
+                    kubernetes = \"off\"\n";
         let root = Root::parse(text, "logmesh.toml").unwrap();
         let config = Config::read_standalone(&root);
         root.finish().unwrap();
         assert_eq!((config.name.as_str(), config.gateways.len(), config.codec), ("edge-1", 2, v1::Codec::Snappy));
         assert_eq!(config.files[0].labels["env"], "prod");
+        assert_eq!((config.files[0].rate_limit, config.files[0].weight), (Some(10 * MIB), 4));
+        assert_eq!(config.files[0].kubernetes, Kubernetes::Off);
     }
 }

@@ -78,11 +78,13 @@ impl Progress {
             if gap.is_none_or(|gap| gap > skipped_max) {
                 break;
             }
-            progress.cuts.push_back(Cut { record: *record, state: CutState::ToBuild });
-            progress.to_build += 1;
+            let state = if record.is_dropped() { CutState::Done } else { CutState::ToBuild };
+            progress.cuts.push_back(Cut { record: *record, state });
+            progress.to_build += usize::from(state == CutState::ToBuild);
             position = Place { offset: record.end, after: record.after, anchor: record.anchor };
         }
         progress.position = position;
+        progress.release_prefix();
         progress
     }
 
@@ -130,6 +132,17 @@ impl Progress {
         self.cuts.push_back(Cut { record, state: CutState::Out { encoded } });
         self.out += 1;
         self.position = Place { offset: record.end, after: record.after, anchor: record.anchor };
+    }
+
+    /// Notes a cut at the read position of which nothing is to be sent: it is done. Returns the source bytes by which the
+    /// acknowledged prefix grew.
+    pub fn push_dropped(&mut self, record: CutRecord) -> u64 {
+        debug_assert!(record.first >= self.position.offset && record.is_dropped());
+        self.cuts.push_back(Cut { record, state: CutState::Done });
+        self.position = Place { offset: record.end, after: record.after, anchor: record.anchor };
+        let before = self.acked.offset;
+        self.release_prefix();
+        self.acked.offset - before
     }
 
     /// Moves the read position over bytes that belong to no record.
@@ -277,6 +290,22 @@ mod tests {
     fn resuming_stops_at_a_gap_that_no_terminator_explains() {
         let cuts = [record(0, 10), record(11, 20), record(25, 30)];
         assert_eq!(Progress::resume(Place::default(), &cuts, 2).position().offset, 20);
+    }
+
+    #[test]
+    fn a_cut_of_dropped_records_is_done_and_holds_nothing_up() {
+        let dropped = |first, end| CutRecord { flags: CutRecord::DROPPED, ..record(first, end) };
+        let mut progress = Progress::default();
+        assert_eq!(progress.push_dropped(dropped(0, 5)), 5);
+        progress.push(record(5, 10), 7);
+        assert_eq!(progress.push_dropped(dropped(10, 15)), 0, "what is before it is not acknowledged");
+        assert_eq!(progress.acknowledge(5), Released { encoded: 7, prefix: 10 });
+        assert!(progress.is_settled());
+        let cuts = [dropped(0, 5), record(5, 10), dropped(10, 15), record(15, 20)];
+        let resumed = Progress::resume(Place::default(), &cuts, 2);
+        assert_eq!((resumed.acked().offset, resumed.position().offset), (5, 20));
+        assert_eq!(resumed.to_build().map(|cut| cut.first), Some(5));
+        assert!(Progress::resume(Place::default(), &cuts[..1], 2).is_settled());
     }
 
     #[test]

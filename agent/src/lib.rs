@@ -22,12 +22,14 @@ pub mod generation;
 pub mod identity;
 pub mod inputs;
 pub mod inflate;
+pub mod kubernetes;
 pub mod lines;
 pub mod mailbox;
 mod metrics;
 pub mod parcel;
 pub mod ship;
 pub mod spool;
+pub mod sift;
 pub mod state;
 pub mod tailer;
 

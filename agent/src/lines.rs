@@ -20,6 +20,7 @@ mod joining;
 mod plain;
 mod presets;
 mod rules;
+mod sifted;
 
 use logmesh_proto::{Flags, RecordsBuilder};
 
@@ -28,6 +29,7 @@ pub use encoding::Encoding;
 pub use framing::{Framing, FramingConfig, FramingError, LINES_MAX, Multiline};
 pub use presets::Preset;
 
+use crate::sift::{Dropped, Sifter};
 use plain::Plain;
 
 /// How the record before a position ended.
@@ -95,11 +97,26 @@ pub struct Cutting {
     pub replaced: usize,
     /// Whether what is skipped is padding; nothing else comes with it.
     pub padding: bool,
+    /// Records that were consumed and are not kept.
+    pub dropped: Dropped,
 }
 
 /// Cuts one batch from the beginning of `block` into `records`, which must be empty. Nothing consumed means that more
 /// bytes are needed.
 pub fn cut(block: &[u8], at: At, limits: &CutLimits, framing: &Framing, records: &mut RecordsBuilder) -> Cutting {
+    cut_sifted(block, at, limits, framing, None, records)
+}
+
+/// As [`cut`], with records that a sifter drops left out. A cut that consumes bytes beyond what it skipped, and has no
+/// record, is one of dropped records alone.
+pub fn cut_sifted(
+    block: &[u8],
+    at: At,
+    limits: &CutLimits,
+    framing: &Framing,
+    sifter: Option<&Sifter<'_>>,
+    records: &mut RecordsBuilder,
+) -> Cutting {
     let unit = framing.padding_unit();
     let padding = leading_padding(block, unit);
     if padding > 0 {
@@ -110,9 +127,12 @@ pub fn cut(block: &[u8], at: At, limits: &CutLimits, framing: &Framing, records:
     // What ends in padding with something behind it will not grow any more.
     let ended = written < block.len() && at.written_behind && at.flush == Flush::Wait;
     let at = if ended { At { flush: Flush::Idle, ..at } } else { at };
-    match framing.rules() {
-        None => cut_by(&Plain, &block[..written], at, limits, records),
-        Some(rules) => cut_by(rules, &block[..written], at, limits, records),
+    let block = &block[..written];
+    match (framing.rules(), sifter) {
+        (None, None) => cut_by(&Plain, block, at, limits, records),
+        (Some(rules), None) => cut_by(rules, block, at, limits, records),
+        (None, Some(sifter)) => sifted::cut_by(&Plain, block, at, limits, sifter, records),
+        (Some(rules), Some(sifter)) => sifted::cut_by(rules, block, at, limits, sifter, records),
     }
 }
 
@@ -133,6 +153,39 @@ pub fn boundary(range: &[u8], flags: Flags, framing: &Framing, index: usize) -> 
     }
 }
 
+/// As [`recut`], for a range that was cut at `offset` with a sifter.
+pub fn recut_sifted(
+    range: &[u8],
+    flags: Flags,
+    framing: &Framing,
+    sifter: Option<&Sifter<'_>>,
+    offset: u64,
+    records: &mut RecordsBuilder,
+) {
+    match (framing.rules(), sifter) {
+        (_, None) => recut(range, flags, framing, records),
+        (None, Some(sifter)) => sifted::recut_by(&Plain, range, flags, sifter, offset, records),
+        (Some(rules), Some(sifter)) => sifted::recut_by(rules, range, flags, sifter, offset, records),
+    }
+}
+
+/// As [`boundary`], for a range that was cut at `offset` with a sifter: counted are the records that it kept.
+#[must_use]
+pub fn boundary_sifted(
+    range: &[u8],
+    flags: Flags,
+    framing: &Framing,
+    sifter: Option<&Sifter<'_>>,
+    offset: u64,
+    index: usize,
+) -> Option<usize> {
+    match (framing.rules(), sifter) {
+        (_, None) => boundary(range, flags, framing, index),
+        (None, Some(sifter)) => sifted::boundary_by(&Plain, range, flags, sifter, offset, index),
+        (Some(rules), Some(sifter)) => sifted::boundary_by(rules, range, flags, sifter, offset, index),
+    }
+}
+
 /// A way of cutting. Generic rather than asked record by record: plain lines are the hot path.
 trait Cutter {
     /// What stands before the first record; `None` while that is not clear.
@@ -146,6 +199,10 @@ trait Cutter {
     fn is_padding(&self, rest: &[u8]) -> bool;
     /// Adds a record. Returns how many code units were replaced.
     fn push(&self, body: &[u8], source: usize, records: &mut RecordsBuilder) -> usize;
+    /// Shows the text of a body to `read`: without its encoding, and without what a container runtime wrote around it.
+    fn with_text<R>(&self, body: &[u8], read: impl FnOnce(&[u8]) -> R) -> R {
+        read(body)
+    }
     /// The body of a record that was split, in all its bytes.
     fn split_body<'a>(&self, range: &'a [u8]) -> &'a [u8];
 }

@@ -6,7 +6,10 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter},
 };
 
-use crate::tailer::{Lost, Snapshot, drive::Shown};
+use crate::{
+    sift::{Count, Reason},
+    tailer::{Lost, Snapshot, drive::Shown},
+};
 
 /// Name, description, and how it is read from what is shown.
 type Instrument<S, T> = (&'static str, &'static str, fn(&S) -> T);
@@ -53,6 +56,24 @@ pub(crate) fn observe(meter: &Meter, shown: &Shown) {
             shown.with(|now| {
                 for (reason, lost) in &now.lost {
                     observer.observe(read(lost), &[KeyValue::new("reason", reason.name())]);
+                }
+            });
+        };
+        meter.u64_observable_counter(name).with_description(what).with_callback(observe).build();
+    }
+    let drops: [Instrument<Count, u64>; 2] = [
+        ("logmesh_agent_records_dropped", "Records dropped at the source as asked for", |count| count.records),
+        ("logmesh_agent_bytes_dropped", "Source bytes of records dropped at the source as asked for", |count| {
+            count.bytes
+        }),
+    ];
+    for (name, what, read) in drops {
+        let shown = shown.clone();
+        let observe = move |observer: &dyn AsyncInstrument<u64>| {
+            shown.with(|now| {
+                for reason in Reason::ALL {
+                    let count = now.tally.dropped.of(reason);
+                    observer.observe(read(&count), &[KeyValue::new("reason", reason.name())]);
                 }
             });
         };

@@ -15,6 +15,8 @@ struct Node {
     inode: u64,
     birth: i64,
     content: Vec<u8>,
+    /// Where there is one, the content is lines of so many bytes in all.
+    generated: Option<u64>,
     modified: i64,
     links: u64,
 }
@@ -105,6 +107,14 @@ impl FakeFilesystem {
         world.nodes[node].modified = clock;
     }
 
+    /// Makes a file of any size whose lines are their own offsets: nothing of it is kept.
+    pub(crate) fn generate(&self, path: &str, size: u64) {
+        self.append(path, b"");
+        let mut world = self.world();
+        let node = world.names[Path::new(path)];
+        world.nodes[node].generated = Some(size);
+    }
+
     /// Cuts to `size`.
     pub(crate) fn truncate(&self, path: &str, size: usize) {
         let mut world = self.world();
@@ -181,7 +191,7 @@ impl World {
             device: self.device,
             inode: found.inode,
             birth_nano: (!self.no_births).then_some(found.birth),
-            size: found.content.len() as u64,
+            size: found.generated.unwrap_or(found.content.len() as u64),
             modified_nano: found.modified,
             changed_nano: found.modified,
             links: found.links,
@@ -253,9 +263,28 @@ fn stat_of_directory(path: &Path, device: u64) -> FileStat {
     }
 }
 
+/// Lines of 64 bytes, each with its own number.
+fn generate(buffer: &mut [u8], offset: u64) {
+    const LINE: usize = 64;
+    let mut at = usize::try_from(offset % LINE as u64).unwrap();
+    let (mut line, mut done) = (offset / LINE as u64, 0);
+    while done < buffer.len() {
+        let text = format!("line {line:058}\n");
+        let count = (buffer.len() - done).min(LINE - at);
+        buffer[done..done + count].copy_from_slice(&text.as_bytes()[at..at + count]);
+        (done, at, line) = (done + count, 0, line + 1);
+    }
+}
+
 impl Handle for FakeHandle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.world.world();
+        if let Some(size) = world.nodes[self.node].generated {
+            let count = buffer.len().min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
+            generate(&mut buffer[..count], offset);
+            world.bytes_read += count;
+            return Ok(count);
+        }
         let content = &world.nodes[self.node].content;
         let start = content.len().min(usize::try_from(offset).unwrap());
         let count = buffer.len().min(content.len() - start);

@@ -151,6 +151,15 @@ impl Cutter for Rules {
         replaced
     }
 
+    fn with_text<R>(&self, body: &[u8], read: impl FnOnce(&[u8]) -> R) -> R {
+        let text = self.text(body);
+        if !self.joining.as_ref().is_some_and(|joining| joining.cri) {
+            return read(&text);
+        }
+        let folded = cri::fold(text);
+        read(cri::read(&folded).map_or(&folded[..], |line| line.message))
+    }
+
     fn split_body<'a>(&self, range: &'a [u8]) -> &'a [u8] {
         // Where lines are joined, a record is split behind a whole line if it can be.
         if self.joining.is_none() {

@@ -6,6 +6,7 @@ use super::*;
 mod joined;
 mod padded;
 mod presets;
+mod sifted;
 mod written;
 
 const LIMITS: CutLimits = CutLimits { batch_bytes_max: 64, batch_records_max: 5, record_bytes_max: 16 };

@@ -94,6 +94,18 @@ pub struct CutRecord {
     pub anchor: Mark,
 }
 
+impl CutRecord {
+    /// Mark of a cut whose records were all dropped at the source: it is done when it is made. It stands in the log for
+    /// its bytes, so that what was cut behind it is cut the same way after a restart. Never sent.
+    pub const DROPPED: u32 = 1 << 31;
+
+    /// Whether nothing of it is to be sent.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.flags & Self::DROPPED != 0
+    }
+}
+
 /// One fact in the cut log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {

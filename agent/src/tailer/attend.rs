@@ -145,7 +145,9 @@ impl<F: Filesystem> Tailer<F> {
         if let Some(at) = source.pending_look().filter(|at| *at > now) {
             return Want::At(at);
         }
-        if source.progress.out() == 0 || unread >= self.limits.batch_bytes_max as u64 {
+        // What is dropped is in no hurry, and nothing is out whose answer would bring on the next visit.
+        let is_idle = source.progress.out() == 0 && !source.dropped_last;
+        if is_idle || unread >= self.limits.batch_bytes_max as u64 {
             return Want::Visit;
         }
         // Without a session nothing would leave sooner for being cut sooner; the files are the buffer.

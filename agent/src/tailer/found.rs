@@ -39,6 +39,7 @@ impl<F: Filesystem> Tailer<F> {
         let (info, framing) = (self.info(group, &generation.path), self.framing(group));
         let skipped_max = framing.skipped_bytes_max() as u64;
         let mut source = Source::new(generation.path, info, framing, std::time::Duration::ZERO);
+        (source.group, source.sift) = (group, self.rules(group).sift);
         source.stream_id = Some(generation.stream_id);
         source.inode = generation.inode;
         source.birth_nano = generation.birth_nano;
@@ -176,6 +177,7 @@ impl<F: Filesystem> Tailer<F> {
     pub(super) fn begin(&mut self, path: &Path, group: usize, key: &FileKey, again: bool, now: Now) -> StreamNumber {
         let number = self.new_number();
         let mut source = Source::new(path.to_path_buf(), self.info(group, path), self.framing(group), now.mono);
+        (source.group, source.sift) = (group, self.rules(group).sift);
         source.inode = key.inode;
         source.birth_nano = key.birth_nano;
         if let Some(birth_nano) = key.birth_nano {

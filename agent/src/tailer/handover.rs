@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Tailer, losses::LossReason, pace, source::Source};
+use super::{Tailer, losses::LossReason, pace, source::Source, turns::QUANTUM_BYTES};
 use crate::{
     clock::Now,
     filesystem::Filesystem,
@@ -97,7 +97,8 @@ impl<F: Filesystem> Tailer<F> {
             let Some(number) = self.handover.ready.pop_front() else { return };
             if let Some(source) = self.sources.get_mut(&number) {
                 source.queued = false;
-                self.visit(number, now);
+                self.quantum = QUANTUM_BYTES;
+                self.visit(number, None, now);
             }
         }
     }

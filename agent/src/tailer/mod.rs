@@ -10,7 +10,9 @@
 //! - `archives.rs`, `unpack.rs`, `archived.rs`: archives, the passes over them, what they are and reading them;
 //! - `past.rs`: generations that may turn up in one;
 //! - `attend.rs`: what changed about a file, and what is to be done when;
+//! - `turns.rs`, `throttle.rs`, `schedule.rs`: whose turn it is, at what rate, and taking it;
 //! - `visit.rs`: reading, cutting, building;
+//! - `dropped.rs`: cuts of which nothing is sent;
 //! - `padding.rs`: room in a file that is not written yet;
 //! - `answers.rs`: acknowledgements and refusals;
 //! - `handover.rs`: deleted files that go to the spool;
@@ -24,7 +26,9 @@ mod archived;
 mod archives;
 mod attend;
 pub mod drive;
+mod dropped;
 mod found;
+mod group;
 mod handover;
 mod heads;
 mod keep;
@@ -33,16 +37,19 @@ mod orphans;
 mod padding;
 mod past;
 mod resemble;
+mod schedule;
 mod source;
 mod status;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod throttle;
+mod turns;
 mod visit;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -50,6 +57,7 @@ use std::{
 
 use logmesh_proto::{Limits, Opener, RecordsBuilder, SealError, Sealer, v1};
 
+pub use group::GroupRules;
 pub use losses::{Loss, LossReason, Lost};
 pub use status::{FileStatus, Snapshot, Tally};
 
@@ -58,6 +66,7 @@ use crate::{
     discovery::{Hint, Patterns, Scan},
     filesystem::Filesystem,
     inflate::Content,
+    kubernetes::{Container, Kubernetes},
     lines::{CutLimits, Framing},
     parcel::{Errand, StreamNumber},
     state::{Recovered, Store, Trust},
@@ -66,6 +75,8 @@ use archives::Archives;
 use heads::HeadIndex;
 use past::PastGenerations;
 use source::{FileKey, Source};
+use throttle::Throttle;
+use turns::{QUANTUM_BYTES, Turns};
 
 /// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
 pub const PARCELS_MAX: usize = 1024;
@@ -81,6 +92,8 @@ pub struct Settings {
     pub framings: Vec<Framing>,
     /// For each group, whether its archives are read.
     pub compressed: Vec<bool>,
+    /// For each group, what else is said of it.
+    pub groups: Vec<GroupRules>,
     /// How batches are cut.
     pub limits: CutLimits,
     /// After how long without growth an unterminated rest is sent.
@@ -179,7 +192,11 @@ pub struct Tailer<F: Filesystem> {
     by_key: HashMap<FileKey, StreamNumber>,
     by_path: HashMap<PathBuf, StreamNumber>,
     heads: HeadIndex,
-    ready: VecDeque<StreamNumber>,
+    turns: Turns,
+    /// By group, where there is a limit.
+    throttles: BTreeMap<usize, Throttle>,
+    /// Bytes that the visit under way may read.
+    quantum: usize,
     timers: BTreeSet<(Duration, StreamNumber)>,
     next_number: u64,
     window: Window,
@@ -256,6 +273,8 @@ impl<F: Filesystem> Tailer<F> {
     /// The compressor found no memory.
     pub fn new(filesystem: F, settings: Settings, store: Store, recovered: Recovered) -> Result<Self, SealError> {
         let (past, ended) = archives::recall(&store, &settings.compressed);
+        let limited = settings.groups.iter().enumerate();
+        let throttles = limited.filter_map(|(group, rules)| Some((group, Throttle::new(rules.rate_limit?)))).collect();
         let mut tailer = Self {
             filesystem,
             sealer: Sealer::new(settings.codec)?,
@@ -268,7 +287,9 @@ impl<F: Filesystem> Tailer<F> {
             by_key: HashMap::new(),
             by_path: HashMap::new(),
             heads: HeadIndex::default(),
-            ready: VecDeque::new(),
+            turns: Turns::default(),
+            throttles,
+            quantum: QUANTUM_BYTES,
             timers: BTreeSet::new(),
             next_number: 0,
             window: Window::default(),
@@ -312,7 +333,8 @@ impl<F: Filesystem> Tailer<F> {
         }
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
         let checkpoint = if self.checkpoint.dirty { self.checkpoint.next } else { Duration::MAX };
-        timer.min(self.walk.next).min(checkpoint).min(self.archives.next_due())
+        let throttled = self.throttled_until().unwrap_or(Duration::MAX);
+        timer.min(self.walk.next).min(checkpoint).min(self.archives.next_due()).min(throttled)
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.
@@ -355,22 +377,34 @@ impl<F: Filesystem> Tailer<F> {
         self.timers.insert((at, number));
     }
 
-    fn queue(&mut self, number: StreamNumber) {
-        if let Some(source) = self.sources.get_mut(&number)
-            && !source.queued
-        {
-            source.queued = true;
-            let ready = if source.spooled_cuts.is_some() { &mut self.handover.ready } else { &mut self.ready };
-            ready.push_back(number);
-        }
-    }
-
     fn framing(&self, group: usize) -> Framing {
         self.settings.framings.get(group).cloned().unwrap_or_default()
     }
 
+    fn rules(&self, group: usize) -> GroupRules {
+        self.settings.groups.get(group).cloned().unwrap_or_default()
+    }
+
     fn info(&self, group: usize, path: &Path) -> Arc<v1::StreamInfo> {
-        let info = self.settings.infos.get(group).cloned().unwrap_or_default();
-        Arc::new(v1::StreamInfo { path: path.to_string_lossy().into_owned(), ..info })
+        let mut info = self.settings.infos.get(group).cloned().unwrap_or_default();
+        info.path = path.to_string_lossy().into_owned();
+        if let Some(container) = self.container(group, path) {
+            for (key, value) in container.labels() {
+                info.labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+            }
+            if info.service.is_empty() {
+                info.service = container.name;
+            }
+        }
+        Arc::new(info)
+    }
+
+    /// The container that a file is the log of, by its path; where that is the kubelet's link, its target has the pod's uid.
+    fn container(&self, group: usize, path: &Path) -> Option<Container> {
+        let kubernetes = self.settings.groups.get(group).map_or_else(Kubernetes::default, |rules| rules.kubernetes);
+        let container = kubernetes.read(path)?;
+        let target = if container.uid.is_none() { self.filesystem.resolve(path).ok() } else { None };
+        let uid = target.and_then(|target| Kubernetes::On.read(&target)).and_then(|target| target.uid);
+        Some(Container { uid: container.uid.clone().or(uid), ..container })
     }
 }

@@ -6,7 +6,7 @@
 
 use logmesh_proto::{Flags, OpenBatch};
 
-use super::{Tailer, visit::halves};
+use super::{Tailer, pace, visit::halves};
 use crate::{
     clock::Now,
     filesystem::Filesystem,
@@ -24,7 +24,13 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return };
         match parts {
             Some(parts) => source.kept.extend(parts),
-            None => source.kept.push(parcel),
+            None => {
+                // What cannot be taken apart waits for another limit, as a lone record does.
+                if divide {
+                    source.paused_until = source.paused_until.max(now.mono + pace::SETTLE * 6);
+                }
+                source.kept.push(parcel);
+            }
         }
         let at = source.paused_until.max(now.mono);
         self.arm(number, at);
@@ -45,7 +51,7 @@ impl<F: Filesystem> Tailer<F> {
             tracing::error!(offset = first, "a batch does not hold the bytes of its cut; it is kept as it is");
             return None;
         }
-        let halves = halves(&range, &cut, opened.len(), framing)?;
+        let halves = halves(&range, &cut, opened.len(), framing, None)?;
         let middle = range.len().checked_sub(usize::try_from(halves[1].end - halves[1].first).ok()?)?;
         let one = self.seal_range(number, &halves[0], &range[..middle])?;
         let other = self.seal_range(number, &halves[1], &range[middle..])?;

@@ -7,7 +7,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Tailer, pace, source::Source, visit::QUANTUM_BYTES};
+use super::{Tailer, pace, source::Source, turns::QUANTUM_BYTES};
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},

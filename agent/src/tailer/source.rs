@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use logmesh_proto::v1;
 
-use super::pace;
+use super::{pace, turns::Standing};
 use crate::{
     filesystem::FileStat,
     generation::Progress,
     identity::{Mark, StreamId},
     lines::Framing,
     parcel::{Parcel, StreamNumber},
+    sift::{Sift, Sifter},
     state::{GenerationRecord, Seal},
 };
 
@@ -82,6 +83,12 @@ pub(super) struct Source<H> {
     pub(super) info: Arc<v1::StreamInfo>,
     /// What its records are.
     pub(super) framing: Framing,
+    /// The group it belongs to.
+    pub(super) group: usize,
+    /// Which of them are kept.
+    pub(super) sift: Sift,
+    /// Whether nothing of what was cut last was kept.
+    pub(super) dropped_last: bool,
     pub(super) head: Mark,
     pub(super) progress: Progress,
     pub(super) resend: bool,
@@ -137,6 +144,7 @@ pub(super) struct Source<H> {
     /// Bytes a second, smoothed.
     pub(super) rate: f64,
     pub(super) queued: bool,
+    pub(super) standing: Standing,
     pub(super) timer: Option<Duration>,
 }
 
@@ -152,6 +160,9 @@ impl<H> Source<H> {
             path,
             info,
             framing,
+            group: 0,
+            sift: Sift::default(),
+            dropped_last: false,
             head: Mark::default(),
             progress: Progress::default(),
             resend: false,
@@ -185,8 +196,15 @@ impl<H> Source<H> {
             visited_at: now,
             rate: 0.0,
             queued: false,
+            standing: Standing::default(),
             timer: None,
         }
+    }
+
+    /// Who judges its records, where some are dropped.
+    pub(super) fn sifter(&self) -> Option<Sifter<'_>> {
+        let id = self.stream_id.map_or([0; 16], |id| id.0);
+        self.sift.sifter(xxhash_rust::xxh3::xxh3_64(&id))
     }
 
     /// Bytes that are there and not read; padding up to the end does not count, for it is not written yet.

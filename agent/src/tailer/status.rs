@@ -8,7 +8,7 @@ use super::{
     Loss, LossReason, Lost, Tailer,
     source::{Presence, Source},
 };
-use crate::{clock::Now, filesystem::Filesystem, spool::SpoolStatus};
+use crate::{clock::Now, filesystem::Filesystem, sift::Dropped, spool::SpoolStatus};
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -43,6 +43,8 @@ pub struct Tally {
     pub skipped_bytes: u64,
     /// Code units that are no text in their file's encoding, and were replaced.
     pub replaced_units: u64,
+    /// Records that were dropped at the source as asked for, by reason; none of them is in `read_records`.
+    pub dropped: Dropped,
 }
 
 impl Tally {

@@ -2,8 +2,10 @@
 
 mod adversity;
 mod archives;
+mod fairness;
 mod framing;
 mod leaving;
 mod model;
 mod rig;
 mod scenarios;
+mod sifted;

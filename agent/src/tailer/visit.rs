@@ -10,21 +10,18 @@ use bytes::Bytes;
 use logmesh_proto::{BatchMeta, Flags, v1};
 use prost::Message;
 
-use super::{Tailer, losses::LossReason, pace, source::Source};
+use super::{Tailer, losses::LossReason, pace, source::Source, turns::Turn};
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
     generation::Place,
     identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
-    lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary, cut, recut, written_bytes},
+    lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary_sifted, cut_sifted, recut_sifted, written_bytes},
     parcel::{Errand, Parcel, StreamNumber},
+    sift::Sifter,
     state::{CutRecord, Fact},
 };
 
-/// Bytes of a file read in one visit: the quantum of fairness.
-pub(super) const QUANTUM_BYTES: usize = 256 * 1024;
-/// Visits of one turn, so that answers and hints are not kept waiting.
-const VISITS_MAX: usize = 16;
 /// Bodies are cut smaller than the largest batch by so much, for the arrays beside them.
 const ARRAYS_BYTES: usize = 64 * 1024;
 
@@ -44,22 +41,8 @@ struct Progressed {
 }
 
 impl<F: Filesystem> Tailer<F> {
-    /// Visits files that are ready while the window is open. Returns whether there is more to do at once.
-    pub(super) fn visit_ready(&mut self, now: Now) -> bool {
-        for _ in 0..VISITS_MAX {
-            if !self.window.is_open(self.settings.window_bytes) {
-                return false;
-            }
-            let Some(number) = self.ready.pop_front() else { return false };
-            if let Some(source) = self.sources.get_mut(&number) {
-                source.queued = false;
-                self.visit(number, now);
-            }
-        }
-        !self.ready.is_empty()
-    }
-
-    pub(super) fn visit(&mut self, number: StreamNumber, now: Now) {
+    /// Reads a quantum of a file, or builds one batch again.
+    pub(super) fn visit(&mut self, number: StreamNumber, turn: Option<Turn>, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };
         if source.file.is_none() || source.paused_until > now.mono {
             return;
@@ -76,7 +59,8 @@ impl<F: Filesystem> Tailer<F> {
             Err(error) => return self.read_failed(number, &error, now),
         }
         let Some(source) = self.sources.get(&number) else { return };
-        let outcome = match source.progress.to_build() {
+        let (before, to_build) = (source.progress.position().offset, source.progress.to_build());
+        let outcome = match to_build {
             Some(record) => self.build_again(number, record, now),
             None if self.checkpoint.log_broken => {
                 self.pause(number, now);
@@ -86,6 +70,11 @@ impl<F: Filesystem> Tailer<F> {
         };
         if let Err(error) = outcome {
             return self.read_failed(number, &error, now);
+        }
+        let position = self.sources.get(&number).map_or(before, |source| source.progress.position().offset);
+        let bytes = to_build.map_or(position - before, |record| record.end - record.first);
+        if let Some(turn) = turn {
+            self.charge(turn, usize::try_from(bytes).unwrap_or(usize::MAX), to_build.is_none());
         }
         self.attend(number, now);
     }
@@ -122,7 +111,7 @@ impl<F: Filesystem> Tailer<F> {
         if source.unread() == 0 {
             return Ok(());
         }
-        let mut wanted = QUANTUM_BYTES;
+        let mut wanted = self.quantum;
         loop {
             let Some(read) = self.read_block(number, wanted)? else {
                 self.truncated(number, proven, now);
@@ -218,7 +207,8 @@ impl<F: Filesystem> Tailer<F> {
             let limits = limits_for(source, &self.limits);
             let base = read.anchor_bytes + done.consumed;
             self.records.clear();
-            let cutting = cut(&self.block[base..], at, &limits, &source.framing, &mut self.records);
+            let (block, sifter) = (&self.block[base..], source.sifter());
+            let cutting = cut_sifted(block, at, &limits, &source.framing, sifter.as_ref(), &mut self.records);
             if cutting.consumed == 0 {
                 return done;
             }
@@ -245,6 +235,9 @@ impl<F: Filesystem> Tailer<F> {
         let (first, end) = (base + cutting.skipped, base + cutting.consumed);
         let anchor = Mark::anchor(&self.block[..end]);
         let place = Place { offset: offset + cutting.consumed as u64, after: cutting.after, anchor };
+        if self.records.is_empty() && cutting.consumed > cutting.skipped {
+            return self.take_dropped(number, offset + cutting.skipped as u64, place, cutting, now);
+        }
         if self.records.is_empty() {
             source.progress.skip(place);
             self.checkpoint.dirty = true;
@@ -269,6 +262,8 @@ impl<F: Filesystem> Tailer<F> {
         }
         let Some(source) = self.sources.get_mut(&number) else { return false };
         source.progress.push(record, source.in_flight_bytes(&parcel));
+        source.dropped_last = false;
+        self.tally.dropped.add(&cutting.dropped);
         self.tally.read(self.records.len(), record.end - record.first);
         self.tally.replaced_units += cutting.replaced as u64;
         self.tally.split_records += u64::from(Flags::from_bits(record.flags).contains(Flags::LAST_SPLIT));
@@ -278,7 +273,7 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Logs a cut before its batch leaves, and says whether it may. A generation whose id cannot be found again waits for
     /// the disk besides, as does the first batch of a day.
-    fn log_cut(&mut self, number: StreamNumber, record: CutRecord) -> bool {
+    pub(super) fn log_cut(&mut self, number: StreamNumber, record: CutRecord) -> bool {
         let Some(source) = self.sources.get(&number) else { return false };
         let (Some(generation), logged) = (source.record(), source.logged) else { return false };
         let must_be_durable = !source.durable && generation.epoch != 0;
@@ -350,6 +345,7 @@ impl<F: Filesystem> Tailer<F> {
         source.visited_at = now.mono;
         source.proven = source.seen.size.max(size);
         source.pending_since = None;
+        source.standing.is_behind = done.stopped || !read.at_end;
         if done.stopped || !read.at_end {
             return;
         }
@@ -374,7 +370,8 @@ impl<F: Filesystem> Tailer<F> {
         }
         let limit = source.encoded_bytes_max;
         self.records.clear();
-        recut(&self.block, Flags::from_bits(record.flags), &source.framing, &mut self.records);
+        let (flags, sifter) = (Flags::from_bits(record.flags), source.sifter());
+        recut_sifted(&self.block, flags, &source.framing, sifter.as_ref(), record.first, &mut self.records);
         let Some(parcel) = self.seal(number, &record) else { return Ok(()) };
         if parcel.encoded > limit && self.records.len() > 1 {
             self.split(number, &record, now);
@@ -382,6 +379,7 @@ impl<F: Filesystem> Tailer<F> {
         }
         let Some(source) = self.sources.get_mut(&number) else { return Ok(()) };
         source.progress.built(record.first, source.in_flight_bytes(&parcel));
+        source.standing.is_behind = source.progress.to_build().is_some() || source.unread() > 0;
         self.tally.resent += 1;
         self.hand_out(parcel);
         Ok(())
@@ -390,7 +388,8 @@ impl<F: Filesystem> Tailer<F> {
     /// Halves a cut that is too large for its lane, between records.
     fn split(&mut self, number: StreamNumber, record: &CutRecord, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };
-        let Some(halves) = halves(&self.block, record, self.records.len(), &source.framing) else { return };
+        let (records, sifter) = (self.records.len(), source.sifter());
+        let Some(halves) = halves(&self.block, record, records, &source.framing, sifter.as_ref()) else { return };
         if !self.log_halves(number, &halves) {
             return self.pause(number, now);
         }
@@ -407,8 +406,15 @@ impl<F: Filesystem> Tailer<F> {
 }
 
 /// The two cuts that together cover one of `records` records, whose bytes in the source are `range`.
-pub(super) fn halves(range: &[u8], record: &CutRecord, records: usize, framing: &Framing) -> Option<[CutRecord; 2]> {
-    let half = boundary(range, Flags::from_bits(record.flags), framing, records / 2).filter(|half| *half > 0)?;
+pub(super) fn halves(
+    range: &[u8],
+    record: &CutRecord,
+    records: usize,
+    framing: &Framing,
+    sifter: Option<&Sifter<'_>>,
+) -> Option<[CutRecord; 2]> {
+    let flags = Flags::from_bits(record.flags);
+    let half = boundary_sifted(range, flags, framing, sifter, record.first, records / 2).filter(|half| *half > 0)?;
     let middle = record.first + half as u64;
     // The anchor in the middle may need bytes before the cut; a shorter one is as good a proof.
     let first = CutRecord {

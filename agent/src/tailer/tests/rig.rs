@@ -13,8 +13,9 @@ use crate::{
     filesystem::fake::FakeFilesystem,
     lines::{CutLimits, Framing, FramingConfig},
     parcel::{Answer, Errand, Parcel, Returned},
+    sift::{Sift, SiftConfig},
     state::Store,
-    tailer::{LossReason, Settings, Tailer},
+    tailer::{GroupRules, LossReason, Settings, Tailer},
 };
 
 pub(super) const PARTIAL_FLUSH: Duration = Duration::from_secs(5);
@@ -38,6 +39,9 @@ pub(super) struct Rig {
     pub(super) limits: CutLimits,
     pub(super) framing: FramingConfig,
     pub(super) compressed: bool,
+    pub(super) sift: SiftConfig,
+    pub(super) rate_limit: Option<u64>,
+    pub(super) info: v1::StreamInfo,
     opener: Opener,
     pub(super) fresh: bool,
     pub(super) spools_deleted: bool,
@@ -66,6 +70,9 @@ impl Rig {
             limits,
             framing,
             compressed: false,
+            sift: SiftConfig::default(),
+            rate_limit: None,
+            info: v1::StreamInfo::default(),
             opener: Opener::new(Limits::default()),
             fresh: true,
             spools_deleted: true,
@@ -86,13 +93,18 @@ impl Rig {
     }
 
     pub(super) fn start(&mut self) {
-        let include = ["/logs/*.log".to_owned(), "/logs/copies/*".to_owned()];
+        let include = ["/logs/*.log".to_owned(), "/logs/copies/*".to_owned(), "/var/log/**/*.log".to_owned()];
         let group = Group::new(&include, &["**/not.log".to_owned()], "/".as_ref()).unwrap();
         let settings = Settings {
             patterns: Patterns::new(vec![group]),
-            infos: vec![v1::StreamInfo::default()],
+            infos: vec![self.info.clone()],
             framings: vec![Framing::new(&self.framing).unwrap()],
             compressed: vec![self.compressed],
+            groups: vec![GroupRules {
+                sift: Sift::new(&self.sift).unwrap(),
+                rate_limit: self.rate_limit,
+                ..GroupRules::default()
+            }],
             limits: self.limits,
             partial_flush: PARTIAL_FLUSH,
             window_bytes: self.window_bytes,

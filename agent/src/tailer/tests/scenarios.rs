@@ -334,3 +334,29 @@ fn one_busy_file_does_not_starve_the_others() {
     assert_eq!(small, 50);
     assert!(rig.kept.len() < 250_000);
 }
+
+#[test]
+fn a_containers_log_is_labelled_from_its_path_and_configured_labels_stay() {
+    let mut rig = Rig::new();
+    rig.kill();
+    rig.info.labels.insert("kubernetes_pod".into(), "as configured".into());
+    rig.start();
+    let uid = "3f0f6a39-8f0b-4a3e-9a1c-0a2b3c4d5e6f";
+    rig.files.append(&format!("/var/log/pods/shop_web-0_{uid}/nginx/0.log"), b"one\n");
+    rig.files.append("/logs/a.log", b"two\n");
+    rig.turn(vec![]);
+    for parcel in &rig.waiting {
+        let info = &parcel.info;
+        let labels = |key: &str| info.labels.get(key).map(String::as_str);
+        if info.path.starts_with("/logs") {
+            assert_eq!((info.labels.len(), info.service.as_str()), (1, ""));
+        } else {
+            assert_eq!(
+                (labels("kubernetes_namespace"), labels("kubernetes_pod")),
+                (Some("shop"), Some("as configured"))
+            );
+            assert_eq!((labels("kubernetes_pod_uid"), info.service.as_str()), (Some(uid), "nginx"));
+        }
+    }
+    assert_eq!(rig.waiting.len(), 2);
+}
