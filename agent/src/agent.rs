@@ -1,11 +1,13 @@
 //! The agent as a whole: the tailer's thread, the shipper's task, and leaving in order.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
 use logmesh_certs::{Identity, Role, TlsSource};
 use logmesh_proto::{SealError, v1};
 use logmesh_runtime::{Context, shutdown::Exit, telemetry::observe_certificate};
@@ -19,21 +21,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, FilesConfig, host_name},
-    discovery::{Group, PatternError, Patterns, Watcher},
+    config::{Config, FILES_OPEN, FilesConfig, host_name},
+    discovery::{Group, PatternError, Patterns},
     filesystem::OsFilesystem,
-    inputs::intake::intake,
+    inputs::{self, InputConfig, intake::intake},
     lines::{CutLimits, Framing, FramingError},
     mailbox::Mailbox,
     metrics,
     parcel::{Answer, Errand, Parcel},
     ship::{self, Link, Shipper},
     sift::{Sift, SiftError},
-    spool::{SpoolError, Spools, SpoolsConfig},
+    spool::{FeedInfo, SpoolError, Spools, SpoolsConfig},
     state::{Store, StoreError, Trust},
     tailer::{
         self, GroupRules, PARCELS_MAX, Tailer, Tally,
         drive::{Conditions, Driver, Shown},
+        watching::Watching,
     },
 };
 
@@ -51,6 +54,8 @@ const INTAKE_SHARE: u64 = 16;
 pub struct Agent<C: Clock = SystemClock> {
     tailer: Tailer<OsFilesystem>,
     spools: Spools,
+    /// Where each input goes on.
+    cursors: BTreeMap<String, Bytes>,
     mailbox: Arc<Mailbox>,
     config: Config,
     tls: Arc<TlsSource>,
@@ -117,8 +122,8 @@ impl Agent {
         let tailer = Tailer::new(OsFilesystem, settings, store, recovered)?;
         let mailbox = Arc::new(Mailbox::default());
         let bell = Arc::clone(&mailbox);
-        let (spools, _cursors) = Spools::open(spools_config(&config), Arc::new(move || bell.ring()))?;
-        Ok(Self { tailer, spools, mailbox, config, tls, context, clock: SystemClock::default() })
+        let (spools, cursors) = Spools::open(spools_config(&config), Arc::new(move || bell.ring()))?;
+        Ok(Self { tailer, spools, cursors, mailbox, config, tls, context, clock: SystemClock::default() })
     }
 }
 
@@ -153,15 +158,14 @@ pub fn tail_once(config: &Config, mut sink: impl FnMut(Parcel)) -> Result<Tally,
 impl<C: Clock> Agent<C> {
     /// The same agent by another clock.
     pub fn with_clock<D: Clock>(self, clock: D) -> Agent<D> {
-        let Self { tailer, spools, mailbox, config, tls, context, clock: _ } = self;
-        Agent { tailer, spools, mailbox, config, tls, context, clock }
+        let Self { tailer, spools, cursors, mailbox, config, tls, context, clock: _ } = self;
+        Agent { tailer, spools, cursors, mailbox, config, tls, context, clock }
     }
 
     /// Tails and ships until the context's shutdown is requested; then stops reading, waits for acknowledgements within
     /// the grace, and writes a last checkpoint.
     pub async fn run(self) -> Exit {
-        let Self { tailer, spools, mailbox, config, tls, context, clock } = self;
-        raise_descriptor_limit();
+        let Self { tailer, spools, cursors, mailbox, config, tls, context, clock } = self;
         let shown = Shown::default();
         let link = Arc::new(Mutex::new(Link::default()));
         metrics::observe(&context.meter, &shown);
@@ -169,7 +173,19 @@ impl<C: Clock> Agent<C> {
         let certificate = Arc::clone(&tls);
         observe_certificate(&context.meter, "agent", move || certificate.expires_at());
         let bell = Arc::clone(&mailbox);
-        let (_intake, arrivals) = intake(share(&config, INTAKE_SHARE), move || bell.ring());
+        let (intake, arrivals) = intake(share(&config, INTAKE_SHARE), move || bell.ring());
+        let stop_inputs = CancellationToken::new();
+        let settings =
+            inputs::Settings { record_bytes_max: config.record_bytes_max, partial_flush: config.partial_flush };
+        let place = |name: &str| cursors.get(name).cloned();
+        let inputs = match inputs::start(&config.inputs, settings, &intake, &place, &context, &stop_inputs) {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                tracing::error!(%error, "an input's records cannot be cut as it says");
+                return Exit::Failed;
+            }
+        };
+        let delivered = CancellationToken::new();
         let (sender, receiver) = mpsc::channel(PARCELS_MAX);
         let shipper = Shipper::new(
             ship::Settings {
@@ -186,7 +202,6 @@ impl<C: Clock> Agent<C> {
         );
         let finish = CancellationToken::new();
         let mut shipping = tokio::spawn(shipper.run(finish.clone()));
-        let (watcher, conditions) = watch(&context, &mailbox);
         let driver = Driver {
             tailer,
             clock,
@@ -194,13 +209,16 @@ impl<C: Clock> Agent<C> {
             spools,
             arrivals,
             errands: sender,
-            watcher,
+            watching: Watching::new(Arc::clone(&mailbox), context.health.condition("agent.watching")),
             shown,
-            conditions,
+            conditions: conditions(&context),
             backlog: std::collections::VecDeque::new(),
+            delivered: delivered.clone(),
         };
         let grace = config.shutdown_grace.mul_f64(0.8);
-        let settled = tail(driver, &context, &mailbox, grace, &mut shipping).await;
+        let ends = config.files.is_empty() && config.inputs.iter().all(InputConfig::ends);
+        let sources = Sources { inputs, stop: stop_inputs, ends, delivered, grace: grace / 2 };
+        let settled = tail(driver, &context, &mailbox, grace / 2, sources, &mut shipping).await;
         finish.cancel();
         match settled {
             Tailed::ShipperEnded => return Exit::Failed,
@@ -214,6 +232,42 @@ impl<C: Clock> Agent<C> {
             Tailed::Settled => Exit::Clean,
             Tailed::Unsettled => Exit::Unacknowledged,
             Tailed::Broken | Tailed::ShipperEnded => Exit::Failed,
+        }
+    }
+}
+
+/// Inputs that are no files, until they end.
+struct Sources {
+    inputs: inputs::Running,
+    stop: CancellationToken,
+    /// Whether nothing is left to do once standard input has ended.
+    ends: bool,
+    /// Cancelled once all that they gave is delivered, after the mailbox was told that no more comes.
+    delivered: CancellationToken,
+    /// How long they may take to end.
+    grace: Duration,
+}
+
+impl Sources {
+    /// Runs until shutdown is requested, which it does itself once the only input has ended and is delivered; then has
+    /// the inputs end, so that what they have read is taken.
+    async fn run(mut self, context: &Context, mailbox: &Mailbox) {
+        let stdin_ended = self.inputs.stdin_ended();
+        let ended = async {
+            stdin_ended.cancelled().await;
+            mailbox.end_of_inputs();
+            self.delivered.cancelled().await;
+        };
+        tokio::select! {
+            () = context.shutdown.requested() => {}
+            () = ended, if self.ends => {
+                tracing::info!("standard input has ended and is delivered; the agent stops");
+                context.shutdown.begin();
+            }
+        }
+        self.stop.cancel();
+        if tokio::time::timeout(self.grace, self.inputs.ended()).await.is_err() {
+            tracing::warn!("an input does not end in time; what it has read and not handed over is read again");
         }
     }
 }
@@ -234,17 +288,17 @@ enum Tailed {
 /// Runs the tailer on a thread of its own until shutdown is requested, or the shipper's task is at its end: without it
 /// files would be read and nothing would leave.
 async fn tail<C: Clock>(
-    mut driver: Driver<OsFilesystem, C>,
+    driver: Driver<OsFilesystem, C>,
     context: &Context,
     mailbox: &Mailbox,
     grace: Duration,
+    sources: Sources,
     shipping: &mut JoinHandle<()>,
 ) -> Tailed {
     let (sender, settled) = oneshot::channel();
     let shutdown = context.shutdown.clone();
     let in_vain = CancellationToken::new();
     let hurry = in_vain.clone();
-    driver.tailer.set_polling(driver.watcher.is_none());
     let thread = std::thread::Builder::new().name("tailer".into()).spawn(move || {
         let result = driver.run().settle(grace, &|| shutdown.is_aborted() || hurry.is_cancelled());
         // Nobody waits for it any more when the process leaves at once.
@@ -258,7 +312,7 @@ async fn tail<C: Clock>(
         }
     };
     let stopped = async {
-        context.shutdown.requested().await;
+        sources.run(context, mailbox).await;
         mailbox.stop();
         std::future::pending::<Infallible>().await
     };
@@ -288,27 +342,14 @@ async fn tail<C: Clock>(
     }
 }
 
-fn watch(context: &Context, mailbox: &Arc<Mailbox>) -> (Option<Watcher>, Conditions) {
-    let conditions = Conditions {
-        watching: context.health.condition("agent.watching"),
+fn conditions(context: &Context) -> Conditions {
+    Conditions {
         state: context.health.condition("agent.state"),
         files: context.health.condition("agent.files"),
         records: context.health.condition("agent.records"),
         spool: context.health.condition("agent.spool"),
-    };
-    let mailbox = Arc::clone(mailbox);
-    let watcher = match Watcher::start(move |hint| mailbox.hint(hint)) {
-        Ok(watcher) => {
-            conditions.watching.clear();
-            Some(watcher)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "files are polled");
-            conditions.watching.warn(format!("files are polled every 2 s: {error}"));
-            None
-        }
-    };
-    (watcher, conditions)
+        descriptors: context.health.condition("agent.descriptors"),
+    }
 }
 
 fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
@@ -336,6 +377,7 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
         window_bytes: share(config, WINDOW_SHARE),
         codec: config.codec,
         spools_deleted: config.spool.deleted_bytes_max > 0,
+        files_open_max: config.files_open_max.unwrap_or_else(files_open_max),
         fresh: config.fresh,
     })
 }
@@ -349,12 +391,25 @@ fn spools_config(config: &Config) -> SpoolsConfig {
     SpoolsConfig {
         directory: config.data_dir.join("spool"),
         budgets: config.spool,
-        inputs: Vec::new(),
+        inputs: config.inputs.iter().map(|input| feed(config, input)).collect(),
         // On disk it is compressed in any case.
         codec: if config.codec == v1::Codec::None { v1::Codec::Zstd } else { config.codec },
         limits: cut_limits(config),
         window_bytes: share(config, SPOOL_SHARE),
     }
+}
+
+fn feed(config: &Config, input: &InputConfig) -> FeedInfo {
+    let info = v1::StreamInfo {
+        path: String::new(),
+        host: host_name(),
+        service: input.service.clone(),
+        labels: input.labels.clone().into_iter().collect(),
+        input_format: input.format.clone(),
+        topic: input.topic.clone(),
+        agent: config.name.clone(),
+    };
+    FeedInfo { name: input.name.clone(), info }
 }
 
 fn cut_limits(config: &Config) -> CutLimits {
@@ -385,11 +440,18 @@ fn register_status(context: &Context, shown: &Shown, link: &Arc<Mutex<Link>>, co
     );
 }
 
-/// Every file in scope is held open, so that none is lost to a rename; the soft limit is no reason to hold fewer.
-fn raise_descriptor_limit() {
+/// Descriptors kept for everything that is no file to tail: sockets, the state, the spool.
+const DESCRIPTORS_KEPT: u64 = 128;
+
+/// How many files may be held open. Every file in scope is, so that none is lost to a rename, and the soft limit is no
+/// reason to hold fewer; a share is left to what else is in the process.
+fn files_open_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(*FILES_OPEN.end());
+    let files = (descriptors / 4 * 3).min(descriptors.saturating_sub(DESCRIPTORS_KEPT)).max(*FILES_OPEN.start());
+    usize::try_from(files).unwrap_or(usize::MAX)
 }

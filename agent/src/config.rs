@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,6 +27,9 @@ use crate::{
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+/// What `files_open_max` may be.
+pub(crate) const FILES_OPEN: RangeInclusive<u64> = 16..=1_000_000;
 
 /// Commented defaults.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -107,6 +111,8 @@ pub struct Config {
     pub partial_flush: Duration,
     /// From the request to stop until everything is closed.
     pub shutdown_grace: Duration,
+    /// Files held open at most; `None`: what the limit of open files allows.
+    pub files_open_max: Option<usize>,
     /// Whether no agent can have read these files before, so that missing state means a first start and nothing is
     /// marked as a resend. Never read from a file: only a caller that owns the whole pipeline can know it.
     pub fresh: bool,
@@ -144,6 +150,10 @@ impl Config {
                 Duration::from_secs(10),
                 Duration::from_secs(1)..=Duration::from_secs(600),
             ),
+            files_open_max: section
+                .is_set("files_open_max")
+                .then(|| section.integer("files_open_max", *FILES_OPEN.end(), FILES_OPEN))
+                .and_then(|files| usize::try_from(files).ok()),
             fresh: false,
         }
     }

@@ -20,16 +20,16 @@ pub mod discovery;
 pub mod filesystem;
 pub mod generation;
 pub mod identity;
-pub mod inputs;
 pub mod inflate;
+pub mod inputs;
 pub mod kubernetes;
 pub mod lines;
 pub mod mailbox;
 mod metrics;
 pub mod parcel;
 pub mod ship;
-pub mod spool;
 pub mod sift;
+pub mod spool;
 pub mod state;
 pub mod tailer;
 

@@ -25,6 +25,8 @@ struct Inner {
     answers: Vec<Answer>,
     hints: Hints,
     stop: bool,
+    /// Inputs give nothing more.
+    ending: bool,
     /// Something happened elsewhere: the spool has news, or inputs have records.
     rung: bool,
 }
@@ -40,6 +42,8 @@ pub struct Mail {
     pub overflowed: bool,
     /// Whether the tailer is to stop.
     pub stop: bool,
+    /// Whether inputs give nothing more.
+    pub ending: bool,
 }
 
 impl Mailbox {
@@ -73,6 +77,12 @@ impl Mailbox {
         self.bell.notify_one();
     }
 
+    /// Says that inputs give nothing more; all that they gave was put in before.
+    pub fn end_of_inputs(&self) {
+        self.lock().ending = true;
+        self.ring();
+    }
+
     /// Asks the tailer to stop reading.
     pub fn stop(&self) {
         self.lock().stop = true;
@@ -102,6 +112,7 @@ impl Mailbox {
             hints: inner.hints.take(),
             overflowed: std::mem::take(&mut inner.hints.overflowed),
             stop: inner.stop,
+            ending: inner.ending,
         }
     }
 }

@@ -22,8 +22,10 @@ const HINTS_MAX: usize = 8192;
 /// One thing that may have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// A file's content or attributes changed, or it is gone.
+    /// A file's content or attributes changed.
     Changed(PathBuf),
+    /// A name is gone.
+    Vanished(PathBuf),
     /// A name appeared.
     Appeared(PathBuf),
     /// A name became another one.
@@ -40,6 +42,7 @@ pub enum Hint {
 pub struct Hints {
     waiting: Vec<Hint>,
     changed: BTreeSet<PathBuf>,
+    vanished: BTreeSet<PathBuf>,
     /// Whether some were thrown away.
     pub overflowed: bool,
 }
@@ -47,13 +50,16 @@ pub struct Hints {
 impl Hints {
     /// Notes a hint.
     pub fn add(&mut self, hint: Hint) {
-        if self.waiting.len() + self.changed.len() >= HINTS_MAX {
+        if self.waiting.len() + self.changed.len() + self.vanished.len() >= HINTS_MAX {
             self.overflowed = true;
             return;
         }
         match hint {
             Hint::Changed(path) => {
                 self.changed.insert(path);
+            }
+            Hint::Vanished(path) => {
+                self.vanished.insert(path);
             }
             hint @ (Hint::Appeared(_) | Hint::Moved { .. }) => self.waiting.push(hint),
         }
@@ -62,13 +68,14 @@ impl Hints {
     /// Whether there is nothing to take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.changed.is_empty() && !self.overflowed
+        self.waiting.is_empty() && self.changed.is_empty() && self.vanished.is_empty() && !self.overflowed
     }
 
     /// Takes all: names first, in order, then changes.
     pub fn take(&mut self) -> Vec<Hint> {
         let mut hints = std::mem::take(&mut self.waiting);
         hints.extend(std::mem::take(&mut self.changed).into_iter().map(Hint::Changed));
+        hints.extend(std::mem::take(&mut self.vanished).into_iter().map(Hint::Vanished));
         hints
     }
 }
@@ -215,7 +222,7 @@ impl Reader {
             EventKind::Create(_) => paths.for_each(|path| note(Some(Hint::Appeared(path)))),
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
                 let Some(from) = paths.next() else { return };
-                note(Some(Hint::Changed(from.clone())));
+                note(Some(Hint::Vanished(from.clone())));
                 self.moved = Some((tracker, from));
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
@@ -227,7 +234,8 @@ impl Reader {
             }
             // Follows From and To, which were taken already.
             EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {}
-            EventKind::Any | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => {
+            EventKind::Remove(_) => paths.for_each(|path| note(Some(Hint::Vanished(path)))),
+            EventKind::Any | EventKind::Modify(_) | EventKind::Other => {
                 paths.for_each(|path| note(Some(Hint::Changed(path))));
             }
         }
@@ -252,6 +260,14 @@ mod tests {
     fn is_told(hints: &mpsc::Receiver<Option<Hint>>, path: &Path) -> bool {
         let patience = Duration::from_secs(10);
         std::iter::from_fn(|| hints.recv_timeout(patience).ok()).any(|hint| hint == Some(Hint::Appeared(path.into())))
+    }
+
+    #[test]
+    fn an_overflow_of_the_kernels_queue_is_told_as_lost_hints() {
+        let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        let told = std::cell::RefCell::new(Vec::new());
+        Reader::default().read(Ok(overflow), &|hint| told.borrow_mut().push(hint));
+        assert_eq!(told.into_inner(), [None]);
     }
 
     #[test]

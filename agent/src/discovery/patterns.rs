@@ -8,6 +8,8 @@ use std::{
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use thiserror::Error;
 
+use super::scan::DEPTH_MAX;
+
 /// A pattern that cannot be read.
 #[derive(Debug, Error)]
 #[error("`{pattern}` is no pattern: {reason}")]
@@ -108,6 +110,17 @@ impl Patterns {
         }
         all
     }
+
+    /// How many levels of names are looked at below a directory; `None` for one that no walk comes to.
+    #[must_use]
+    pub fn depth_below(&self, directory: &Path) -> Option<usize> {
+        let roots = self.groups.iter().flat_map(|group| &group.roots);
+        let below = roots.filter_map(|(root, depth)| {
+            let levels = directory.strip_prefix(root).ok()?.components().count();
+            (*depth).min(DEPTH_MAX).checked_sub(levels).filter(|left| *left > 0)
+        });
+        below.max()
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +153,22 @@ mod tests {
         let roots = Patterns::new(vec![group]).roots();
         let expected = [("/home/near", 1), ("/one", 1), ("/srv", usize::MAX), ("/var/log", 3)];
         assert_eq!(roots, expected.map(|(root, depth)| (PathBuf::from(root), depth)).into());
+    }
+
+    #[test]
+    fn a_directory_below_a_root_is_looked_into_as_deep_as_the_walk_would() {
+        let patterns = Patterns::new(vec![group(&["/var/log/*/x/*.log", "/srv/**/*.txt", "/one/file"], &[])]);
+        for (directory, depth) in [
+            ("/var/log", Some(3)),
+            ("/var/log/a", Some(2)),
+            ("/var/log/a/b", Some(1)),
+            ("/var/log/a/b/c", None),
+            ("/srv/a", Some(DEPTH_MAX - 1)),
+            ("/one", Some(1)),
+            ("/elsewhere", None),
+        ] {
+            assert_eq!(patterns.depth_below(Path::new(directory)), depth, "{directory}");
+        }
     }
 
     #[test]

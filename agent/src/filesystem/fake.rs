@@ -19,6 +19,28 @@ struct Node {
     generated: Option<u64>,
     modified: i64,
     links: u64,
+    /// Added to the device number, for a file system of its own.
+    volume: u64,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    /// Last change of its names.
+    modified: i64,
+    /// Names of files that nobody looks for, and that have no nodes.
+    fillers: usize,
+    /// Type of the file system that is mounted here.
+    mounted: Option<u64>,
+}
+
+/// What was asked of the file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) stats: usize,
+    pub(crate) lists: usize,
+    /// Names that lists brought.
+    pub(crate) names: usize,
+    pub(crate) opens: usize,
 }
 
 #[derive(Debug, Default)]
@@ -26,13 +48,17 @@ struct World {
     /// Every node ever made, open or not; a node without links lives on for its handles.
     nodes: Vec<Node>,
     names: BTreeMap<PathBuf, usize>,
-    directories: BTreeSet<PathBuf>,
+    directories: BTreeMap<PathBuf, Directory>,
     unreadable: BTreeSet<PathBuf>,
     clock: i64,
+    is_coarse: bool,
     no_births: bool,
     device: u64,
     open: BTreeMap<usize, usize>,
     bytes_read: usize,
+    asked: Asked,
+    /// Descriptors that there are.
+    descriptors: Option<usize>,
 }
 
 /// The file system; clones share it.
@@ -77,7 +103,7 @@ impl FakeFilesystem {
     /// Appends; creates the file with the lowest free inode where there is none.
     pub(crate) fn append(&self, path: &str, bytes: &[u8]) {
         let mut world = self.world();
-        world.clock += 1;
+        world.tick();
         let clock = world.clock;
         let node = match world.names.get(Path::new(path)) {
             Some(&node) => node,
@@ -101,7 +127,7 @@ impl FakeFilesystem {
     /// Writes in place.
     pub(crate) fn overwrite(&self, path: &str, at: usize, bytes: &[u8]) {
         let mut world = self.world();
-        world.clock += 1;
+        world.tick();
         let (clock, node) = (world.clock, world.names[Path::new(path)]);
         world.nodes[node].content[at..at + bytes.len()].copy_from_slice(bytes);
         world.nodes[node].modified = clock;
@@ -118,7 +144,7 @@ impl FakeFilesystem {
     /// Cuts to `size`.
     pub(crate) fn truncate(&self, path: &str, size: usize) {
         let mut world = self.world();
-        world.clock += 1;
+        world.tick();
         let (clock, node) = (world.clock, world.names[Path::new(path)]);
         world.nodes[node].content.truncate(size);
         world.nodes[node].modified = clock;
@@ -126,18 +152,54 @@ impl FakeFilesystem {
 
     pub(crate) fn rename(&self, from: &str, to: &str) {
         let mut world = self.world();
-        world.clock += 1;
+        world.tick();
         let node = world.names.remove(Path::new(from)).unwrap();
+        world.make_directories(Path::new(to).parent().unwrap());
         if let Some(old) = world.names.insert(to.into(), node) {
             world.nodes[old].links -= 1;
         }
+        world.touch_parent(Path::new(from));
+        world.touch_parent(Path::new(to));
     }
 
     pub(crate) fn delete(&self, path: &str) {
         let mut world = self.world();
-        world.clock += 1;
+        world.tick();
         let node = world.names.remove(Path::new(path)).unwrap();
         world.nodes[node].links -= 1;
+        world.touch_parent(Path::new(path));
+    }
+
+    /// Makes a directory with so many names in it that nobody looks for.
+    pub(crate) fn fill(&self, directory: &str, fillers: usize) {
+        let mut world = self.world();
+        world.tick();
+        world.make_directories(Path::new(directory));
+        world.directories.get_mut(Path::new(directory)).unwrap().fillers = fillers;
+    }
+
+    /// Mounts a file system of that type at a directory that is empty or missing.
+    pub(crate) fn mount(&self, directory: &str, volume_type: u64) {
+        let mut world = self.world();
+        world.make_directories(Path::new(directory));
+        world.directories.get_mut(Path::new(directory)).unwrap().mounted = Some(volume_type);
+    }
+
+    /// Lets no more than so many descriptors be open.
+    pub(crate) fn set_descriptors(&self, descriptors: Option<usize>) {
+        self.world().descriptors = descriptors;
+    }
+
+    /// Sets the clock; a coarse one stands still.
+    pub(crate) fn set_clock(&self, nano: i64, is_coarse: bool) {
+        let mut world = self.world();
+        world.clock = nano;
+        world.is_coarse = is_coarse;
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn take_asked(&self) -> Asked {
+        std::mem::take(&mut self.world().asked)
     }
 
     pub(crate) fn copy(&self, from: &str, to: &str) {
@@ -166,6 +228,16 @@ impl FakeFilesystem {
 }
 
 impl World {
+    fn take_descriptor(&self) -> io::Result<()> {
+        let is_left = self.descriptors.is_none_or(|descriptors| self.open.values().sum::<usize>() < descriptors);
+        // EMFILE
+        if is_left { Ok(()) } else { Err(io::Error::from_raw_os_error(24)) }
+    }
+
+    fn tick(&mut self) {
+        self.clock += i64::from(!self.is_coarse);
+    }
+
     fn create(&mut self, path: PathBuf) -> usize {
         let taken: BTreeSet<u64> = self
             .nodes
@@ -176,19 +248,42 @@ impl World {
             .collect();
         let inode = (10..).find(|inode| !taken.contains(inode)).unwrap();
         self.nodes.push(Node { inode, birth: self.clock, links: 1, ..Node::default() });
-        let mut directory = path.parent();
-        while let Some(parent) = directory {
-            self.directories.insert(parent.into());
-            directory = parent.parent();
+        let node = self.nodes.len() - 1;
+        if let Some(parent) = path.parent() {
+            self.make_directories(parent);
+            self.nodes[node].volume = self.volume(parent).0;
         }
-        self.names.insert(path, self.nodes.len() - 1);
-        self.nodes.len() - 1
+        self.touch_parent(&path);
+        self.names.insert(path, node);
+        node
+    }
+
+    fn make_directories(&mut self, path: &Path) {
+        for directory in path.ancestors() {
+            if !self.directories.contains_key(directory) {
+                self.directories.insert(directory.into(), Directory { modified: self.clock, ..Directory::default() });
+                self.touch_parent(directory);
+            }
+        }
+    }
+
+    fn touch_parent(&mut self, path: &Path) {
+        let clock = self.clock;
+        if let Some(parent) = path.parent().and_then(|parent| self.directories.get_mut(parent)) {
+            parent.modified = clock;
+        }
+    }
+
+    /// Number and type of the file system that holds a directory.
+    fn volume(&self, directory: &Path) -> (u64, u64) {
+        let mounted = |at: &Path| Some((hash(at), self.directories.get(at)?.mounted?));
+        directory.ancestors().find_map(mounted).unwrap_or((0, 0xef53))
     }
 
     fn stat(&self, node: usize) -> FileStat {
         let found = &self.nodes[node];
         FileStat {
-            device: self.device,
+            device: self.device + found.volume,
             inode: found.inode,
             birth_nano: (!self.no_births).then_some(found.birth),
             size: found.generated.unwrap_or(found.content.len() as u64),
@@ -206,31 +301,33 @@ impl Filesystem for FakeFilesystem {
     fn list(&self, directory: &Path, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
         let mut entries = Vec::new();
         {
-            let world = self.world();
-            if !world.directories.contains(directory) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            for (path, node) in &world.names {
+            let mut world = self.world();
+            world.take_descriptor()?;
+            let Some(listed) = world.directories.get(directory) else { return Err(io::ErrorKind::NotFound.into()) };
+            let fillers = (0..listed.fillers).map(|number| (format!("filler-{number}").into(), 9_000_000, Kind::File));
+            entries.extend(fillers.map(|(name, inode, kind)| Entry { name, inode, kind }));
+            let names = world.names.range(directory.to_path_buf()..).map(|(path, node)| (path, Some(*node)));
+            let below = world.directories.range(directory.to_path_buf()..).map(|(path, _)| (path, None));
+            let below = below.take_while(|(path, _)| path.starts_with(directory));
+            for (path, node) in names.take_while(|(path, _)| path.starts_with(directory)).chain(below) {
                 if path.parent() == Some(directory) {
-                    let name = path.file_name().unwrap().to_owned();
-                    entries.push(Entry { name, inode: world.nodes[*node].inode, kind: Kind::File });
+                    let inode = node.map_or(1, |node| world.nodes[node].inode);
+                    let kind = if node.is_some() { Kind::File } else { Kind::Directory };
+                    entries.push(Entry { name: path.file_name().unwrap().to_owned(), inode, kind });
                 }
             }
-            for path in &world.directories {
-                if path.parent() == Some(directory) {
-                    let name = path.file_name().unwrap().to_owned();
-                    entries.push(Entry { name, inode: 1, kind: Kind::Directory });
-                }
-            }
+            world.asked.lists += 1;
+            world.asked.names += entries.len();
         }
         entries.into_iter().for_each(visit);
         Ok(())
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        let world = self.world();
-        if world.directories.contains(path) {
-            return Ok(stat_of_directory(path, world.device));
+        let mut world = self.world();
+        world.asked.stats += 1;
+        if let Some(directory) = world.directories.get(path) {
+            return Ok(stat_of_directory(path, world.device + world.volume(path).0, directory.modified));
         }
         world.names.get(path).map(|&node| world.stat(node)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -240,6 +337,8 @@ impl Filesystem for FakeFilesystem {
         if world.unreadable.contains(path) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        world.take_descriptor()?;
+        world.asked.opens += 1;
         let Some(&node) = world.names.get(path) else { return Err(io::ErrorKind::NotFound.into()) };
         *world.open.entry(node).or_default() += 1;
         Ok(FakeHandle { world: self.clone(), node })
@@ -248,16 +347,24 @@ impl Filesystem for FakeFilesystem {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.into())
     }
+
+    fn volume_type(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.world().volume(path).1)
+    }
 }
 
-fn stat_of_directory(path: &Path, device: u64) -> FileStat {
+fn hash(path: &Path) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes()) % 1_000_000_000
+}
+
+fn stat_of_directory(path: &Path, device: u64, modified: i64) -> FileStat {
     FileStat {
         device,
-        inode: 1_000_000 + xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes()) % 1_000_000_000,
+        inode: 1_000_000 + hash(path),
         birth_nano: None,
         size: 0,
-        modified_nano: 0,
-        changed_nano: 0,
+        modified_nano: modified,
+        changed_nano: modified,
         links: 2,
         kind: Kind::Directory,
     }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod network;
 mod os;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use network::network_name;
 pub use os::OsFilesystem;
 
 /// What a name leads to.
@@ -124,4 +126,10 @@ pub trait Filesystem: Send + 'static {
     /// # Errors
     /// The operating system's.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// The type of the file system that holds what the path leads to, as statfs(2) numbers it; see [`network_name`].
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn volume_type(&self, path: &Path) -> io::Result<u64>;
 }

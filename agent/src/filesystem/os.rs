@@ -40,6 +40,11 @@ impl Filesystem for OsFilesystem {
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         fs::canonicalize(path)
     }
+
+    fn volume_type(&self, path: &Path) -> io::Result<u64> {
+        // The kernel's numbers have 32 bits; where its word has as many, half of them come out negative.
+        Ok(rustix::fs::statfs(path)?.f_type.cast_unsigned() & 0xffff_ffff)
+    }
 }
 
 impl Handle for File {

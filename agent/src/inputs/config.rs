@@ -26,6 +26,14 @@ pub struct InputConfig {
     pub format: String,
 }
 
+impl InputConfig {
+    /// Whether it can be read to its end.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        matches!(self.kind, Kind::Stdin(_))
+    }
+}
+
 /// What an input reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -156,6 +156,7 @@ impl<T: Send + 'static> Spool<T> {
     }
 
     /// Takes an entry; its token comes back from [`Self::take_durable`].
+    #[cfg(test)]
     fn append(&mut self, entry: &Entry, token: T) {
         self.waiting.push_back(Queued::new(entry, token));
         self.write();

@@ -8,7 +8,8 @@
 //!   synced, `checkpoint` becomes `checkpoint.previous`, the new one becomes `checkpoint`, the directory is synced.
 //! - `cuts-<number>.log`: the cut log. What happened since: generations met, cuts made. One write(2) per append, before
 //!   the batch leaves; synced with each checkpoint, before the first batch of a UTC day, and after a generation with an
-//!   epoch of its own.
+//!   epoch of its own. Where the checkpoint is large it is written less than once a second; in between, generations that
+//!   got farther are appended here and synced.
 //! - `past`: generations that are over and may turn up as archives; only where archives are read. See `past.rs`.
 //! - `*.damaged`: a file that could not be read, set aside for a person to look at.
 //!
@@ -21,6 +22,8 @@
 //! # Crash cases
 //! - Killed between append and send: the cut is made again, the same batch is sent. Between send and checkpoint: the
 //!   same, and everything downstream knows it already.
+//! - Killed, or power cut, between two large checkpoints: the generations in the log are newer than those in the
+//!   checkpoint, and of the two the farther one holds, in whatever order they are read.
 //! - Between the two renames: `checkpoint` is missing and the previous one holds, with the logs it needs.
 //! - Power cut: the end of the log may be missing or torn. A new boot id without a clean stop says that this may have
 //!   happened ([`Trust::PowerCut`]); cuts that were sent may be unknown, so generations are marked `resend`.

@@ -26,6 +26,8 @@ pub struct Store {
     log: Log,
     /// The log that the checkpoint on disk begins with.
     checkpoint_log: Option<u64>,
+    /// Size of the last checkpoint of this run.
+    checkpoint_bytes: u64,
     /// Whether a checkpoint of this run is on disk; the first one begins a log.
     begun: bool,
     _lock: File,
@@ -63,6 +65,7 @@ impl Store {
             boot,
             log,
             checkpoint_log,
+            checkpoint_bytes: 0,
             begun: false,
             _lock: lock,
             #[cfg(test)]
@@ -132,7 +135,8 @@ impl Store {
         self.log.sync()?;
         let fresh = self.directory.join("checkpoint.new");
         let mut file = File::create(&fresh)?;
-        file.write_all(&self.encode(generations, clean))?;
+        let bytes = self.encode(generations, clean);
+        file.write_all(&bytes)?;
         file.sync_all()?;
         let current = self.directory.join("checkpoint");
         match fs::rename(&current, self.directory.join("checkpoint.previous")) {
@@ -142,12 +146,25 @@ impl Store {
         fs::rename(&fresh, &current)?;
         File::open(&self.directory)?.sync_all()?;
         self.begun = true;
+        self.checkpoint_bytes = bytes.len() as u64;
         let keep_from = self.checkpoint_log.replace(self.log.number);
         // The previous checkpoint still needs the logs from its own on.
         if let Some(keep_from) = keep_from.filter(|_| rotate) {
             self.remove_logs_before(keep_from);
         }
         Ok(())
+    }
+
+    /// Size of the last checkpoint in bytes.
+    #[must_use]
+    pub fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoint_bytes
+    }
+
+    /// Whether the cut log is as long as it may get, before a checkpoint begins another one.
+    #[must_use]
+    pub fn is_log_long(&self) -> bool {
+        self.log.bytes > LOG_BYTES_MAX.max(self.checkpoint_bytes)
     }
 
     /// Begins a log that holds the live cuts alone.

@@ -68,7 +68,7 @@ impl<F: Filesystem> Tailer<F> {
                 }
             }
         }
-        if source.file.is_none() {
+        if !source.has_file() {
             let divide = !single && matches!(why, Returned::TooLarge { .. });
             return self.keep_orphan(parcel, divide, now);
         }

@@ -47,6 +47,9 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Sees what changed; finds truncations.
     fn look(&mut self, number: StreamNumber, now: Now) {
+        if self.sources.get(&number).is_some_and(|source| source.parked) && !self.look_by_name(number, now) {
+            return;
+        }
         let Some(source) = self.sources.get_mut(&number) else { return };
         let Some(file) = &source.file else { return };
         let stat = match file.stat() {
@@ -102,7 +105,7 @@ impl<F: Filesystem> Tailer<F> {
 
     /// What a source needs, as it was last seen.
     pub(super) fn want(&self, source: &Source<Content<F::Handle>>, now: Duration) -> Want {
-        if source.file.is_none() {
+        if !source.has_file() {
             return Want::Nothing;
         }
         if source.held.is_some() {
@@ -160,12 +163,15 @@ impl<F: Filesystem> Tailer<F> {
 
     fn next_look(&self, number: StreamNumber, now: Duration) -> Option<Duration> {
         let source = self.sources.get(&number)?;
-        if let Presence::Gone { .. } = source.presence {
-            return Some(now + pace::SETTLE);
+        if let Presence::Gone { since } = source.presence {
+            // Without a file there is nothing to see before its time is over.
+            let over_at = since.max(source.grown_at) + source.kept_for;
+            let soon = now + pace::SETTLE;
+            return Some(if source.has_file() { soon } else { over_at.max(soon) });
         }
         let active = now < source.grown_at + pace::ACTIVE || !source.progress.is_settled();
-        let interval = if self.walk.polling { pace::LOOK_POLLING } else { pace::LOOK_ACTIVE };
-        (active && source.file.is_some()).then(|| now + interval)
+        let interval = if self.is_polled(source) { pace::LOOK_POLLING } else { pace::LOOK_ACTIVE };
+        (active && source.has_file()).then(|| now + interval)
     }
 }
 

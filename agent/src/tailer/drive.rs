@@ -2,18 +2,17 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use logmesh_runtime::health::Condition;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
 
-use super::{Snapshot, Tailer};
+use super::{Snapshot, Tailer, watching::Watching};
 use crate::{
     clock::{Clock, Now},
-    discovery::{WatchError, Watcher},
     filesystem::Filesystem,
     inputs::intake::Arrivals,
     mailbox::{Mail, Mailbox},
@@ -52,8 +51,6 @@ impl Shown {
 /// Conditions that the tailer keeps.
 #[derive(Debug)]
 pub struct Conditions {
-    /// Whether hints come.
-    pub watching: Condition,
     /// Whether the state can be written.
     pub state: Condition,
     /// Whether all files can be read.
@@ -62,6 +59,8 @@ pub struct Conditions {
     pub records: Condition,
     /// Whether the spool can be written and read.
     pub spool: Condition,
+    /// Whether there are descriptors for all files.
+    pub descriptors: Condition,
 }
 
 /// Everything around the tailer on its thread.
@@ -80,13 +79,15 @@ pub struct Driver<F: Filesystem, C: Clock> {
     /// Where batches go.
     pub errands: mpsc::Sender<Errand>,
     /// Where hints come from.
-    pub watcher: Option<Watcher>,
+    pub watching: Watching,
     /// What it shows.
     pub shown: Shown,
     /// How it is.
     pub conditions: Conditions,
     /// What exceeds the capacity of `errands` for a moment.
     pub backlog: VecDeque<Errand>,
+    /// Cancelled once inputs give nothing more and all that they gave is delivered.
+    pub delivered: CancellationToken,
 }
 
 impl<F: Filesystem, C: Clock> Driver<F, C> {
@@ -125,8 +126,11 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         let wake = self.tailer.turn(now, mail.hints, &mut errands);
         self.backlog.extend(errands);
         let wake = wake.min(self.spool(now));
+        if mail.ending && self.spools.is_empty() {
+            self.delivered.cancel();
+        }
         self.ship();
-        self.watch(now);
+        self.watching.follow(&mut self.tailer, now);
         wake
     }
 
@@ -168,22 +172,6 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         });
     }
 
-    /// Watches the directories that the walk came through.
-    fn watch(&mut self, now: Now) {
-        let (directories, walk) = self.tailer.take_directories();
-        let between_walks = self.tailer.is_between_walks();
-        let Some(watcher) = &mut self.watcher else { return };
-        if let Err(error) = add_watches(watcher, directories, walk, now, &mut self.tailer) {
-            tracing::warn!(%error, "files are polled from now on");
-            self.conditions.watching.warn(format!("files are polled every 2 s: {error}"));
-            self.tailer.set_polling(true);
-            self.tailer.walk_soon(now);
-            self.watcher = None;
-        } else if between_walks && walk > 0 {
-            watcher.forget_before(walk);
-        }
-    }
-
     fn show(&mut self, now: Now) {
         let spools = self.spools.status();
         match spools.iter().find_map(|(name, spool)| spool.failure.as_ref().map(|why| (name, why))) {
@@ -193,6 +181,7 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         let (input_records, input_bytes) = self.spools.taken();
         let snapshot = self.tailer.snapshot(now, FILES_SHOWN_MAX);
         self.shown.store(Snapshot { spools, input_records, input_bytes, ..snapshot });
+        self.watching.show(&self.tailer);
         match self.tailer.state_failure() {
             Some(failure) if self.tailer.is_held_by_state() => self.conditions.state.set(format!(
                 "{failure}; nothing new is read until it can be written: make room in the data directory"
@@ -203,6 +192,10 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         match self.tailer.oversized() {
             Some(oversized) => self.conditions.records.warn(oversized),
             None => self.conditions.records.clear(),
+        }
+        match self.tailer.descriptor_shortage() {
+            Some(shortage) => self.conditions.descriptors.warn(shortage),
+            None => self.conditions.descriptors.clear(),
         }
         let unreadable = self.tailer.unreadable();
         match unreadable.first() {
@@ -225,24 +218,6 @@ fn ship_in_order<T>(backlog: &mut VecDeque<T>, mut send: impl FnMut(T) -> Option
             return backlog.push_front(errand);
         }
     }
-}
-
-fn add_watches<F: Filesystem>(
-    watcher: &mut Watcher,
-    directories: Vec<PathBuf>,
-    walk: u64,
-    now: Now,
-    tailer: &mut Tailer<F>,
-) -> Result<(), WatchError> {
-    let mut any_new = false;
-    for directory in directories {
-        any_new |= watcher.watch(&directory, walk)?;
-    }
-    if any_new {
-        // What happened between the walk and the watch gave no hint.
-        tailer.walk_soon(now);
-    }
-    Ok(())
 }
 
 /// A tailer that reads no more, and still takes answers.

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Tailer, Unreadable,
+    descriptors::is_exhausted,
     source::{FileKey, Presence, Seen, Source},
 };
 use crate::{
@@ -53,6 +54,7 @@ impl<F: Filesystem> Tailer<F> {
         source.logged = true;
         source.durable = true;
         self.heads.insert(source.head, number);
+        self.ids.extend(source.stream_id);
         self.walk.wanted.entry(source.inode).or_default().push(number);
         self.sources.insert(number, source);
     }
@@ -80,7 +82,12 @@ impl<F: Filesystem> Tailer<F> {
             if !seen_by_this_walk && source.path != found.path {
                 source.path.clone_from(&found.path);
                 source.scope_path.clone_from(&found.path);
+                source.saved = None;
             }
+        }
+        if source.parked {
+            // Any name that leads to it will do.
+            source.path.clone_from(&found.path);
         }
         let changed = source.seen != Seen::of(&found.stat);
         self.by_path.insert(found.path, number);
@@ -90,10 +97,10 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     fn adopt(&mut self, found: &Found, now: Now) {
-        let opened = self.open(&found.path);
-        let (file, stat) = match opened {
+        let (file, stat) = match self.open(&found.path, None, now) {
             Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            // The next walk comes upon it again, and there may be descriptors then.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_exhausted(&error) => return,
             Err(error) => return self.note_unreadable(&found.path, &error),
         };
         self.unreadable.remove(&found.path);
@@ -129,13 +136,6 @@ impl<F: Filesystem> Tailer<F> {
         }
     }
 
-    /// Opens a file and looks at what was opened, since the name may lead elsewhere by now.
-    fn open(&self, path: &Path) -> io::Result<(Content<F::Handle>, FileStat)> {
-        let file = Content::Plain(self.filesystem.open(path)?);
-        let stat = file.stat()?;
-        Ok((file, stat))
-    }
-
     pub(super) fn note_unreadable(&mut self, path: &Path, error: &io::Error) {
         let (reason, walk) = (error.to_string(), self.walk.number);
         let before = self.unreadable.insert(path.into(), Unreadable { reason: reason.clone(), walk });
@@ -151,7 +151,9 @@ impl<F: Filesystem> Tailer<F> {
         numbers
             .filter(|number| {
                 let source = self.sources.get(number);
-                source.is_some_and(|source| source.file.is_none() && source.birth_nano == key.birth_nano)
+                source.is_some_and(|source| {
+                    source.file.is_none() && !source.parked && source.birth_nano == key.birth_nano
+                })
             })
             .collect()
     }
@@ -183,9 +185,9 @@ impl<F: Filesystem> Tailer<F> {
         if let Some(birth_nano) = key.birth_nano {
             let id = |epoch| StreamId::born(key.inode, birth_nano, epoch);
             // The same inode and birth on two devices: one is a clone of the other's disk.
-            let taken = self.sources.values().any(|other| other.inode == key.inode && other.stream_id == Some(id(0)));
-            source.epoch = if again || taken { self.random_epoch() } else { 0 };
+            source.epoch = if again || self.ids.contains(&id(0)) { self.random_epoch() } else { 0 };
             source.stream_id = Some(id(source.epoch));
+            self.ids.extend(source.stream_id);
         } else if again {
             source.epoch = self.random_epoch();
         }
@@ -212,17 +214,17 @@ impl<F: Filesystem> Tailer<F> {
         self.by_key.insert(key, number);
         self.by_path.insert(found.path.clone(), number);
         let walk = self.walk.number;
-        let Some(source) = self.sources.get_mut(&number) else { return };
-        if let Some(numbers) = self.walk.wanted.get_mut(&source.inode) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.walk.wanted.remove(&source.inode);
-            }
+        if let Some(inode) = self.sources.get(&number).map(|source| source.inode) {
+            self.unwanted(inode, number);
         }
+        self.used(number, now);
+        let Some(source) = self.sources.get_mut(&number) else { return };
         source.inode = key.inode;
         source.birth_nano = key.birth_nano;
         source.key = Some(key);
+        source.saved = None;
         source.file = Some(file);
+        source.parked = false;
         source.truncated = false;
         source.seen = Seen::default();
         source.path.clone_from(&found.path);
@@ -247,9 +249,12 @@ impl<F: Filesystem> Tailer<F> {
         source.kept_for = kept_for;
         source.archive = None;
         source.file = None;
+        source.parked = false;
+        let used_at = source.used_at.take();
         if let Some(key) = source.key.take() {
             self.by_key.remove(&key);
         }
+        self.released(number, used_at);
         self.arm(number, now.mono + super::pace::SETTLE);
     }
 

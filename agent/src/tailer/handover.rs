@@ -82,9 +82,11 @@ impl<F: Filesystem> Tailer<F> {
         }
         if let Some(source) = self.sources.get_mut(&number) {
             source.file = None;
+            let used_at = source.used_at.take();
             if let Some(key) = source.key.take() {
                 self.by_key.remove(&key);
             }
+            self.released(number, used_at);
         }
     }
 

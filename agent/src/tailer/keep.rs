@@ -55,7 +55,7 @@ impl<F: Filesystem> Tailer<F> {
             return;
         }
         self.checkpoint.next = now.mono + pace::CHECKPOINT;
-        if self.write_checkpoint(false) {
+        if self.save(now) {
             self.checkpoint.done_at = now.mono;
         }
     }
@@ -82,6 +82,7 @@ impl<F: Filesystem> Tailer<F> {
         for source in self.sources.values_mut() {
             source.logged |= source.stream_id.is_some();
             source.durable = source.logged;
+            source.saved = Some(source.progress_mark());
         }
         true
     }
@@ -94,6 +95,7 @@ impl<F: Filesystem> Tailer<F> {
         let kept_for = self.kept_without_file(number);
         let Some(source) = self.sources.get_mut(&number) else { return };
         let (Some(file), Some(key)) = (source.file.take(), source.key.take()) else { return };
+        let used_at = source.used_at.take();
         source.presence = Presence::Gone { since: now.mono };
         source.kept_for = kept_for;
         source.truncated = true;
@@ -102,6 +104,7 @@ impl<F: Filesystem> Tailer<F> {
         let position = source.progress.position().offset;
         tracing::info!(path = %path.display(), position, "a file was truncated or rewritten; it is read from its beginning");
         self.by_key.remove(&key);
+        self.released(number, used_at);
         self.tally.truncated += 1;
         let Ok(stat) = file.stat() else { return };
         let group = self.settings.patterns.group(&path);
@@ -127,6 +130,11 @@ impl<F: Filesystem> Tailer<F> {
         if now.mono < since.max(source.grown_at) + source.kept_for {
             return false;
         }
+        if source.parked && source.unread() > 0 {
+            // Its name may lead to it again.
+            self.reopen(number, Some(number), now);
+        }
+        let Some(source) = self.sources.get(&number) else { return true };
         if source.file.is_none() {
             if self.may_be_in_an_archive(number) {
                 return false;
@@ -134,10 +142,12 @@ impl<F: Filesystem> Tailer<F> {
             let known = source.progress.to_build().is_some() || source.unread() > 0;
             // Told once: what comes after is the wait for acknowledgements.
             let truncated = self.sources.get_mut(&number).is_some_and(|source| std::mem::take(&mut source.truncated));
+            let doubted = self.sources.get_mut(&number).is_some_and(|source| std::mem::take(&mut source.doubted));
             match (known, truncated) {
                 (true, true) => self.give_up(number, LossReason::Truncated, now),
                 (true, false) => self.give_up(number, LossReason::Deleted, now),
-                (false, true) => self.note_unseen(number, now),
+                (false, true) => self.note_unseen(number, LossReason::Truncated, now),
+                (false, false) if doubted => self.note_unseen(number, LossReason::Deleted, now),
                 (false, false) => {}
             }
         } else if source.unread() > 0 || source.held.is_some() {
@@ -184,15 +194,20 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Notes that more may have been written to a file than was ever seen of it.
-    fn note_unseen(&mut self, number: StreamNumber, now: Now) {
+    fn note_unseen(&mut self, number: StreamNumber, reason: LossReason, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };
         self.tally.lost_events += 1;
-        self.losses.note(&source.path, None, LossReason::Truncated, now.unix_nano);
+        self.losses.note(&source.path, None, reason, now.unix_nano);
     }
 
     /// Forgets a generation in memory.
     pub(super) fn remove(&mut self, number: StreamNumber) -> Option<Source<Content<F::Handle>>> {
         let source = self.sources.remove(&number)?;
+        if let Some(id) = &source.stream_id {
+            self.ids.remove(id);
+        }
+        self.released(number, source.used_at);
+        self.unwanted(source.inode, number);
         self.oversized.retain(|(stream, _), _| *stream != number);
         self.heads.remove(source.head, number);
         if let Some(at) = source.timer {
@@ -205,12 +220,6 @@ impl<F: Filesystem> Tailer<F> {
         }
         if self.by_path.get(&source.path) == Some(&number) {
             self.by_path.remove(&source.path);
-        }
-        if let Some(numbers) = self.walk.wanted.get_mut(&source.inode) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.walk.wanted.remove(&source.inode);
-            }
         }
         self.checkpoint.dirty = true;
         Some(source)

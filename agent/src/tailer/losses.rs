@@ -96,7 +96,7 @@ impl Losses {
             ),
             None => tracing::warn!(
                 path = %path.display(), reason = reason.name(),
-                "what was written between the last look at a file and its truncation is lost, if there was any"
+                "what was written to a file between the last look at it and its end is lost, if there was any"
             ),
         }
         self.totals.entry(reason).or_default().add(bytes);

@@ -14,17 +14,21 @@
 //! - `visit.rs`: reading, cutting, building;
 //! - `dropped.rs`: cuts of which nothing is sent;
 //! - `padding.rs`: room in a file that is not written yet;
+//! - `descriptors.rs`: which files are held open;
 //! - `answers.rs`: acknowledgements and refusals;
 //! - `handover.rs`: deleted files that go to the spool;
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
+//! - `save.rs`: how often which of it is written;
 //! - `losses.rs`: what was gone before it was delivered;
-//! - `walk.rs`: hints and walks.
+//! - `walk.rs`: hints and walks;
+//! - `watching.rs`: where hints come from, and what is done without them.
 
 mod answers;
 mod archived;
 mod archives;
 mod attend;
+mod descriptors;
 pub mod drive;
 mod dropped;
 mod found;
@@ -37,16 +41,18 @@ mod orphans;
 mod padding;
 mod past;
 mod resemble;
+mod save;
 mod schedule;
 mod source;
 mod status;
 #[cfg(test)]
 mod tests;
-mod unpack;
 mod throttle;
 mod turns;
+mod unpack;
 mod visit;
 mod walk;
+pub mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -63,8 +69,9 @@ pub use status::{FileStatus, Snapshot, Tally};
 
 use crate::{
     clock::Now,
-    discovery::{Hint, Patterns, Scan},
+    discovery::{Hint, Patterns},
     filesystem::Filesystem,
+    identity::StreamId,
     inflate::Content,
     kubernetes::{Container, Kubernetes},
     lines::{CutLimits, Framing},
@@ -80,6 +87,9 @@ use turns::{QUANTUM_BYTES, Turns};
 
 /// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
 pub const PARCELS_MAX: usize = 1024;
+
+/// Files attended to in one turn for their time has come.
+const TIMERS_MAX: usize = 4096;
 
 /// What the tailer is told once.
 #[derive(Clone, Debug)]
@@ -104,6 +114,8 @@ pub struct Settings {
     pub codec: v1::Codec,
     /// Whether what is left of deleted files goes to the spool; if not, it is given up and counted.
     pub spools_deleted: bool,
+    /// Files held open at most; others are opened when they change.
+    pub files_open_max: usize,
     /// Whether no agent can have run with these files before, so that nothing can be a resend.
     pub fresh: bool,
 }
@@ -192,6 +204,9 @@ pub struct Tailer<F: Filesystem> {
     by_key: HashMap<FileKey, StreamNumber>,
     by_path: HashMap<PathBuf, StreamNumber>,
     heads: HeadIndex,
+    /// Stream ids of all generations.
+    ids: HashSet<StreamId>,
+    descriptors: descriptors::Descriptors,
     turns: Turns,
     /// By group, where there is a limit.
     throttles: BTreeMap<usize, Throttle>,
@@ -211,7 +226,7 @@ pub struct Tailer<F: Filesystem> {
     block: Vec<u8>,
     errands: Vec<Errand>,
     handover: handover::Handover,
-    walk: Walk,
+    walk: walk::Walk,
     /// Whether this run began without state that can be relied on.
     trust: Trust,
     checkpoint: Checkpointing,
@@ -229,24 +244,6 @@ impl<F: Filesystem> std::fmt::Debug for Tailer<F> {
     }
 }
 
-#[derive(Debug, Default)]
-struct Walk {
-    under_way: Option<Scan>,
-    number: u64,
-    next: Duration,
-    first_done: bool,
-    polling: bool,
-    /// Generations that have no file yet, by inode, to be found under any name.
-    wanted: BTreeMap<u64, Vec<StreamNumber>>,
-    /// Names out of scope to which files in scope were moved, by hints.
-    followed: BTreeMap<PathBuf, usize>,
-    /// Directories to watch that the last steps came through.
-    directories: Vec<PathBuf>,
-    /// Whether something could not be looked at, so that what was not found may still be there.
-    incomplete: bool,
-    finished_at: Duration,
-}
-
 /// A path that cannot be read.
 #[derive(Debug)]
 struct Unreadable {
@@ -260,6 +257,11 @@ struct Checkpointing {
     dirty: bool,
     next: Duration,
     done_at: Duration,
+    /// When all generations are written again, and not only what changed.
+    whole_next: Duration,
+    /// As if the state were so large that no second checkpoint is ever due.
+    #[cfg(test)]
+    changes_alone: bool,
     failure: Option<String>,
     /// Whether the cut log takes nothing until a checkpoint has begun a new one: nothing new is cut.
     log_broken: bool,
@@ -281,12 +283,13 @@ impl<F: Filesystem> Tailer<F> {
             opener: Opener::new(OWN_LIMITS),
             oversized: BTreeMap::new(),
             limits: settings.limits,
-            settings,
             store,
             sources: BTreeMap::new(),
             by_key: HashMap::new(),
             by_path: HashMap::new(),
             heads: HeadIndex::default(),
+            ids: HashSet::new(),
+            descriptors: descriptors::Descriptors::new(settings.files_open_max),
             turns: Turns::default(),
             throttles,
             quantum: QUANTUM_BYTES,
@@ -297,7 +300,7 @@ impl<F: Filesystem> Tailer<F> {
             block: Vec::new(),
             errands: Vec::new(),
             handover: handover::Handover::default(),
-            walk: Walk::default(),
+            walk: walk::Walk::default(),
             trust: recovered.trust,
             checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
             tally: Tally::default(),
@@ -306,6 +309,7 @@ impl<F: Filesystem> Tailer<F> {
             archives: Archives::default(),
             past,
             random: rand::random,
+            settings,
         };
         for remembered in recovered.generations {
             tailer.remember(remembered);
@@ -328,13 +332,13 @@ impl<F: Filesystem> Tailer<F> {
         self.checkpoint_when_due(now);
         out.append(&mut self.errands);
         let leaves_on = self.handover.has_room() && !self.handover.ready.is_empty();
-        if read_on || leaves_on || self.walk.under_way.is_some() {
+        if read_on || leaves_on {
             return now.mono;
         }
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
         let checkpoint = if self.checkpoint.dirty { self.checkpoint.next } else { Duration::MAX };
         let throttled = self.throttled_until().unwrap_or(Duration::MAX);
-        timer.min(self.walk.next).min(checkpoint).min(self.archives.next_due()).min(throttled)
+        timer.min(self.next_step(now.mono)).min(checkpoint).min(self.archives.next_due()).min(throttled)
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.
@@ -350,10 +354,8 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     fn fire_timers(&mut self, now: Now) {
-        while let Some(&(at, number)) = self.timers.first() {
-            if at > now.mono {
-                return;
-            }
+        for _ in 0..TIMERS_MAX {
+            let Some(&(at, number)) = self.timers.first().filter(|(at, _)| *at <= now.mono) else { return };
             self.timers.pop_first();
             if let Some(source) = self.sources.get_mut(&number)
                 && source.timer == Some(at)

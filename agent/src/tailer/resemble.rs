@@ -55,7 +55,7 @@ impl<F: Filesystem> Tailer<F> {
         }
     }
 
-    fn judge(&self, number: StreamNumber, now: Now) -> Verdict {
+    fn judge(&mut self, number: StreamNumber, now: Now) -> Verdict {
         let Some(source) = self.sources.get(&number) else { return Verdict::Own };
         let Some(file) = &source.file else { return Verdict::Own };
         let mut buffer = [0; MARK_BYTES_MAX];
@@ -67,6 +67,8 @@ impl<F: Filesystem> Tailer<F> {
         let settled = now.mono >= source.grown_at + pace::SETTLE;
         let mut verdict = Verdict::Own;
         for of in matching.into_iter().filter(|of| *of != number) {
+            // Both are read to be compared.
+            self.reopen(of, Some(number), now);
             match self.compare(number, of, settled) {
                 Verdict::Own => {}
                 Verdict::Held(held) => verdict = Verdict::Held(held),
@@ -147,7 +149,9 @@ impl<F: Filesystem> Tailer<F> {
         let found = Found { path: new.path, group: in_scope, stat };
         self.attach(of, file, &stat, &found, now);
         if let Some(record) = self.sources.get(&of).and_then(super::source::Source::record) {
-            self.append(&[Fact::Generation(record)]);
+            // After a restart there must not be two of this inode.
+            let forgotten = new.stream_id.filter(|_| new.logged).map(Fact::Forgotten);
+            self.append(&std::iter::once(Fact::Generation(record)).chain(forgotten).collect::<Vec<_>>());
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 /// A file within one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FileKey {
-    device: u64,
+    pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) birth_nano: Option<i64>,
 }
@@ -93,6 +93,12 @@ pub(super) struct Source<H> {
     pub(super) progress: Progress,
     pub(super) resend: bool,
     pub(super) file: Option<H>,
+    /// Its file is closed for a while and is known by its key; see `descriptors.rs`.
+    pub(super) parked: bool,
+    /// While it was parked something happened to it, and it was not found.
+    pub(super) doubted: bool,
+    /// When its file was used, while it is open.
+    pub(super) used_at: Option<Duration>,
     pub(super) seen: Seen,
     pub(super) presence: Presence,
     /// How long it is kept once it is gone, read and acknowledged.
@@ -108,6 +114,8 @@ pub(super) struct Source<H> {
     pub(super) archive: Option<Seal>,
     /// Whether the cut log knows it.
     pub(super) logged: bool,
+    /// Acknowledged offset and length of the head as the state has them; `None` where more than that may differ.
+    pub(super) saved: Option<(u64, u16)>,
     /// Whether it is known on disk beyond a power cut.
     pub(super) durable: bool,
     pub(super) paused_until: Duration,
@@ -167,6 +175,9 @@ impl<H> Source<H> {
             progress: Progress::default(),
             resend: false,
             file: None,
+            parked: false,
+            doubted: false,
+            used_at: None,
             seen: Seen::default(),
             presence: Presence::Dormant,
             kept_for: pace::RENAMED_KEPT,
@@ -176,6 +187,7 @@ impl<H> Source<H> {
             truncated: false,
             archive: None,
             logged: false,
+            saved: None,
             durable: false,
             paused_until: Duration::ZERO,
             kept: Vec::new(),
@@ -205,6 +217,11 @@ impl<H> Source<H> {
     pub(super) fn sifter(&self) -> Option<Sifter<'_>> {
         let id = self.stream_id.map_or([0; 16], |id| id.0);
         self.sift.sifter(xxhash_rust::xxh3::xxh3_64(&id))
+    }
+
+    /// Whether its file is open, or can be opened again.
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some() || self.parked
     }
 
     /// Bytes that are there and not read; padding up to the end does not count, for it is not written yet.

@@ -2,10 +2,13 @@
 
 mod adversity;
 mod archives;
+mod descriptors;
+mod discovery;
 mod fairness;
 mod framing;
 mod leaving;
 mod model;
+mod past;
 mod rig;
 mod scenarios;
 mod sifted;

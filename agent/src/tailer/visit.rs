@@ -44,9 +44,11 @@ impl<F: Filesystem> Tailer<F> {
     /// Reads a quantum of a file, or builds one batch again.
     pub(super) fn visit(&mut self, number: StreamNumber, turn: Option<Turn>, now: Now) {
         let Some(source) = self.sources.get(&number) else { return };
-        if source.file.is_none() || source.paused_until > now.mono {
+        if source.paused_until > now.mono || !self.reopen(number, Some(number), now) {
             return;
         }
+        self.used(number, now);
+        let Some(source) = self.sources.get(&number) else { return };
         if !source.own && (self.turns_out_archive(number, now) || !self.is_own(number, now)) {
             return;
         }
@@ -181,13 +183,11 @@ impl<F: Filesystem> Tailer<F> {
         let filesystem_id = source.file.as_ref().map_or(0, Handle::filesystem_id);
         let id = StreamId::unborn(filesystem_id, source.inode, &self.block[..length], source.epoch);
         source.stream_id = Some(id);
-        if self.sources.iter().any(|(other, source)| *other != number && source.stream_id == Some(id)) {
-            let epoch = (self.random)().max(1);
-            if let Some(source) = self.sources.get_mut(&number) {
-                source.epoch = epoch;
-                source.stream_id = Some(StreamId::unborn(filesystem_id, source.inode, &self.block[..length], epoch));
-            }
+        if self.ids.contains(&id) {
+            source.epoch = (self.random)().max(1);
+            source.stream_id = Some(StreamId::unborn(filesystem_id, source.inode, &self.block[..length], source.epoch));
         }
+        self.ids.extend(source.stream_id);
         true
     }
 

@@ -1,35 +1,153 @@
 //! Hints and walks.
+//!
+//! The main walk goes over everything, every [`pace::WALK`]; what it does not come upon is gone. A side walk goes over what
+//! is asked for by name: directories that appeared, and those on network file systems, which give no hints. Both are
+//! walked in small steps, and at a rate ([`Allowance`]) unless someone waits for them.
 
 use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Tailer, pace, source::Presence};
+use super::{
+    Tailer,
+    descriptors::is_exhausted,
+    pace,
+    source::{Presence, Source},
+};
 use crate::{
     clock::Now,
-    discovery::{Found, Hint, Scan},
+    discovery::{Found, Ground, Hint, Memory, Scan, Step},
     filesystem::{Filesystem, Kind},
+    inflate::Content,
     parcel::StreamNumber,
 };
 
-/// Directories walked in one turn.
-const STEPS_MAX: usize = 32;
+/// Steps of a walk in one turn.
+const STEPS_MAX: usize = 128;
+/// Stats of a walk in one turn.
+const COST_MAX: usize = 2048;
 /// Names out of scope that are followed, at most.
 const FOLLOWED_MAX: usize = 1024;
+/// Directories that a side walk is asked for, at most; more ask for a main walk.
+const ASKED_MAX: usize = 4096;
 /// Between two walks that hints ask for.
 const WALK_PACE: Duration = Duration::from_millis(100);
 
+/// Walks, and what they need to know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) main: Option<Scan>,
+    pub(super) number: u64,
+    pub(super) next: Duration,
+    pub(super) first_done: bool,
+    pub(super) polling: bool,
+    /// Generations that have no file open, by inode, to be found under any name.
+    pub(super) wanted: HashMap<u64, Vec<StreamNumber>>,
+    /// Names out of scope to which files in scope were moved, by hints.
+    followed: BTreeMap<PathBuf, usize>,
+    /// Directories to watch that the last steps came through.
+    directories: BTreeSet<PathBuf>,
+    /// Whether something could not be looked at, so that what was not found may still be there.
+    incomplete: bool,
+    pub(super) finished_at: Duration,
+    began_at: Duration,
+    /// Whether someone waits for the main walk: for the first one, or because hints were lost.
+    hurried: bool,
+    hurry_next: bool,
+    allowance: Allowance,
+    cost: usize,
+    side: Option<Scan>,
+    /// What the next side walk goes over, with the levels of names that are looked at.
+    asked: BTreeMap<PathBuf, usize>,
+    side_allowance: Allowance,
+    side_cost: usize,
+    /// When directories on network file systems are walked again.
+    networks_next: Duration,
+    pub(super) memory: Memory,
+}
+
+/// How much a walk may cost now.
+#[derive(Debug)]
+struct Allowance {
+    /// Stats; spent ones may make it negative.
+    left: f64,
+    filled_at: Duration,
+    /// Stats a second.
+    rate: f64,
+}
+
+impl Allowance {
+    /// Stats a second of a walk that nobody waits for: some 3 % of a core while it lasts.
+    const CALM: f64 = 20_000.0;
+    /// The most that polling a large tree takes.
+    const POLLING: f64 = 200_000.0;
+    /// A walk that is the only way to find anything takes no longer, where the rate allows it.
+    const POLLED_WITHIN: f64 = 4.0;
+    /// Seconds for which unused allowance is kept.
+    const KEPT: f64 = 0.25;
+
+    /// For a walk that polls: what it cost the last time says how fast it must be.
+    fn poll(&mut self, last_cost: usize) {
+        self.rate = (last_cost as f64 / Self::POLLED_WITHIN).clamp(Self::CALM, Self::POLLING);
+    }
+
+    fn calm(&mut self) {
+        self.rate = Self::CALM;
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.left = elapsed.mul_add(self.rate, self.left).min(self.rate * Self::KEPT);
+        self.filled_at = now;
+    }
+
+    fn spend(&mut self, cost: usize) {
+        self.left -= cost as f64;
+    }
+
+    /// When there is some again.
+    fn ready_at(&self, now: Duration) -> Duration {
+        if self.left > 0.0 { now } else { now + Duration::from_secs_f64((1.0 - self.left) / self.rate) }
+    }
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { left: 0.0, filled_at: Duration::ZERO, rate: Self::CALM }
+    }
+}
+
 impl<F: Filesystem> Tailer<F> {
-    /// Asks for a walk soon: hints were lost, or a directory appeared.
+    /// Asks for a walk soon: hints were lost.
     pub fn walk_soon(&mut self, now: Now) {
         let soon = now.mono.max(self.walk.finished_at + WALK_PACE);
         self.walk.next = self.walk.next.min(soon);
+        self.walk.hurry_next = true;
+        self.walk.hurried |= self.walk.main.is_some();
+    }
+
+    /// Asks for a look into a directory and what is below it: it appeared, or something may have happened in it unseen.
+    pub fn walk_into(&mut self, directory: &Path, now: Now) {
+        match self.settings.patterns.depth_below(directory) {
+            Some(depth) if self.walk.first_done && self.walk.asked.len() < ASKED_MAX => {
+                self.walk.asked.insert(directory.into(), depth);
+            }
+            // A link may lead there.
+            Some(_) | None => self.walk_soon(now),
+        }
     }
 
     /// Says whether hints come; without them walks and looks are more frequent.
     pub fn set_polling(&mut self, polling: bool) {
         self.walk.polling = polling;
+    }
+
+    /// Directories on network file systems, with the names of their types.
+    #[must_use]
+    pub fn networks(&self) -> Vec<(PathBuf, &'static str)> {
+        self.walk.memory.networks()
     }
 
     /// Whether the first walk is over.
@@ -39,20 +157,26 @@ impl<F: Filesystem> Tailer<F> {
     }
 
     /// Takes the directories that walks came through since the last call, with the number of the last walk.
-    pub fn take_directories(&mut self) -> (Vec<PathBuf>, u64) {
+    pub fn take_directories(&mut self) -> (BTreeSet<PathBuf>, u64) {
         (std::mem::take(&mut self.walk.directories), self.walk.number)
     }
 
     /// Whether no walk is under way.
     #[must_use]
     pub fn is_between_walks(&self) -> bool {
-        self.walk.under_way.is_none()
+        self.walk.main.is_none()
     }
 
     pub(super) fn take_hints(&mut self, hints: Vec<Hint>, now: Now) {
         for hint in hints {
             match hint {
                 Hint::Changed(path) => {
+                    if let Some(&number) = self.by_path.get(&path) {
+                        self.doubt(number);
+                        self.attend(number, now);
+                    }
+                }
+                Hint::Vanished(path) => {
                     if let Some(&number) = self.by_path.get(&path) {
                         self.attend(number, now);
                     }
@@ -84,7 +208,7 @@ impl<F: Filesystem> Tailer<F> {
     fn examine(&mut self, path: PathBuf, group: Option<usize>, now: Now) {
         let Ok(stat) = self.filesystem.stat(&path) else { return };
         match stat.kind {
-            Kind::Directory => self.walk_soon(now),
+            Kind::Directory => self.walk_into(&path, now),
             Kind::File if group.is_some() || self.walk.wanted.contains_key(&stat.inode) => {
                 self.found(Found { path, group, stat }, now);
             }
@@ -92,38 +216,114 @@ impl<F: Filesystem> Tailer<F> {
         }
     }
 
+    /// Goes on with the walks, for a bounded time.
     pub(super) fn walk_on(&mut self, now: Now) {
-        if self.walk.under_way.is_none() {
-            if now.mono < self.walk.next {
-                return;
-            }
-            self.walk.number += 1;
-            self.walk.incomplete = false;
-            self.walk.under_way = Some(Scan::all(&self.settings.patterns));
+        self.begin_walks(now);
+        if let Some(scan) = self.walk.side.take() {
+            self.walk.side_allowance.fill(now.mono);
+            let (scan, cost) = self.go(scan, false, now);
+            self.walk.side_allowance.spend(cost);
+            self.walk.side_cost += cost;
+            self.walk.side = scan;
         }
-        for _ in 0..STEPS_MAX {
-            if self.step(now) {
-                return self.finish_walk(now);
+        if let Some(scan) = self.walk.main.take() {
+            self.walk.allowance.fill(now.mono);
+            let (scan, cost) = self.go(scan, true, now);
+            self.walk.allowance.spend(cost);
+            self.walk.cost += cost;
+            self.walk.main = scan;
+            if self.walk.main.is_none() {
+                self.finish_walk(now);
             }
         }
     }
 
-    /// Walks one directory. Returns whether the walk is over.
-    fn step(&mut self, now: Now) -> bool {
-        let Some(mut scan) = self.walk.under_way.take() else { return true };
-        let wanted = &self.walk.wanted;
-        let step = scan.step(&self.filesystem, &self.settings.patterns, &|inode| wanted.contains_key(&inode));
+    fn begin_walks(&mut self, now: Now) {
+        let walk = &mut self.walk;
+        if walk.main.is_none() && now.mono >= walk.next {
+            walk.number += 1;
+            walk.incomplete = false;
+            walk.began_at = now.mono;
+            walk.hurried = std::mem::take(&mut walk.hurry_next) || !walk.first_done;
+            if walk.polling {
+                walk.allowance.poll(walk.cost);
+            } else {
+                walk.allowance.calm();
+            }
+            walk.cost = 0;
+            walk.main = Some(Scan::all(&self.settings.patterns, &mut walk.memory));
+        }
+        if walk.side.is_some() {
+            return;
+        }
+        if now.mono >= walk.networks_next {
+            walk.networks_next = now.mono + pace::WALK_POLLING;
+            walk.asked.extend(walk.memory.network_roots().map(|(root, depth)| (root.to_path_buf(), depth)));
+        }
+        if !walk.asked.is_empty() {
+            walk.side_allowance.poll(std::mem::take(&mut walk.side_cost));
+            walk.side = Some(Scan::over(std::mem::take(&mut walk.asked)));
+        }
+    }
+
+    /// Goes some steps. Returns the walk, unless it is over, and what the steps cost.
+    fn go(&mut self, mut scan: Scan, is_main: bool, now: Now) -> (Option<Scan>, usize) {
+        let mut cost = 0;
+        for _ in 0..STEPS_MAX {
+            let allowance = if is_main { &self.walk.allowance } else { &self.walk.side_allowance };
+            let is_free = is_main && self.walk.hurried;
+            if cost >= COST_MAX || (!is_free && allowance.left <= cost as f64) {
+                break;
+            }
+            let wanted = &self.walk.wanted;
+            let wanted = |inode| wanted.contains_key(&inode);
+            let (filesystem, patterns) = (&self.filesystem, &self.settings.patterns);
+            let step = scan.step(&Ground { filesystem, patterns, wanted: &wanted, now }, &mut self.walk.memory);
+            cost += step.cost;
+            let finished = step.finished;
+            self.take_step(step, is_main, now);
+            if finished {
+                return (None, cost);
+            }
+        }
+        (Some(scan), cost)
+    }
+
+    fn take_step(&mut self, step: Step, is_main: bool, now: Now) {
         for (path, error) in step.failed {
-            self.walk.incomplete = true;
-            self.note_unreadable(&path, &error);
+            self.walk.incomplete |= is_main;
+            if is_exhausted(&error) {
+                self.free_some(None, now);
+            } else {
+                self.note_unreadable(&path, &error);
+            }
         }
         self.walk.directories.extend(step.directory);
         self.walk.directories.extend(step.targets);
         step.found.into_iter().for_each(|found| self.found(found, now));
-        if !step.finished {
-            self.walk.under_way = Some(scan);
-        }
-        step.finished
+    }
+
+    /// Whether nobody says when a file changes.
+    pub(super) fn is_polled(&self, source: &Source<Content<F::Handle>>) -> bool {
+        self.walk.polling || source.key.is_some_and(|key| self.walk.memory.is_network(key.device))
+    }
+
+    /// When walking goes on.
+    pub(super) fn next_step(&self, now: Duration) -> Duration {
+        let walk = &self.walk;
+        let main = match walk.main {
+            Some(_) if walk.hurried => now,
+            Some(_) => walk.allowance.ready_at(now),
+            None => walk.next,
+        };
+        let has_networks = walk.memory.network_roots().next().is_some();
+        let networks = if has_networks { walk.networks_next } else { Duration::MAX };
+        let side = match walk.side {
+            Some(_) => walk.side_allowance.ready_at(now),
+            None if walk.asked.is_empty() => networks,
+            None => now,
+        };
+        main.min(side)
     }
 
     fn finish_walk(&mut self, now: Now) {
@@ -131,7 +331,9 @@ impl<F: Filesystem> Tailer<F> {
         // What this walk did not come upon can be read by now, or is no more.
         self.unreadable.retain(|_, why| why.walk >= number);
         self.walk.finished_at = now.mono;
-        self.walk.next = now.mono + if self.walk.polling { pace::WALK_POLLING } else { pace::WALK };
+        let interval = if self.walk.polling { pace::WALK_POLLING } else { pace::WALK };
+        let soon = if self.walk.hurry_next { WALK_PACE } else { interval };
+        self.walk.next = now.mono + soon;
         self.walk.first_done = true;
         let filesystem = &self.filesystem;
         self.walk.followed.retain(|path, _| filesystem.stat(path).is_ok());
@@ -139,6 +341,7 @@ impl<F: Filesystem> Tailer<F> {
             return;
         }
         self.archives_walked(now);
+        self.walk.memory.forget_before(self.walk.began_at);
         let mut gone: Vec<StreamNumber> = Vec::new();
         for (stream, source) in &mut self.sources {
             match source.presence {

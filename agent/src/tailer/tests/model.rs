@@ -309,4 +309,22 @@ proptest! {
     fn every_line_arrives_under_one_identity_whatever_is_compressed_when(acts in acts_that_compress()) {
         check(&acts, Rig::with_archives());
     }
+
+    #[test]
+    fn every_line_arrives_under_one_identity_when_only_changes_of_the_state_are_written(acts in acts()) {
+        let mut rig = Rig::new();
+        rig.kill();
+        rig.changes_alone = true;
+        rig.start();
+        check(&acts, rig);
+    }
+
+    #[test]
+    fn every_line_arrives_under_one_identity_with_two_descriptors(acts in acts()) {
+        let mut rig = Rig::new();
+        rig.kill();
+        rig.files_open_max = 2;
+        rig.start();
+        check(&acts, rig);
+    }
 }

@@ -48,6 +48,12 @@ pub(super) struct Rig {
     pub(super) window_bytes: usize,
     /// Batches in the spool, durable and not delivered.
     pub(super) spooled: Vec<Parcel>,
+    pub(super) include: Vec<String>,
+    pub(super) files_open_max: usize,
+    /// Whether no hints come.
+    pub(super) polling: bool,
+    /// Whether the state counts as a large one.
+    pub(super) changes_alone: bool,
 }
 
 impl Rig {
@@ -78,6 +84,10 @@ impl Rig {
             spools_deleted: true,
             window_bytes: 1 << 20,
             spooled: Vec::new(),
+            include: ["/logs/*.log", "/logs/copies/*", "/var/log/**/*.log"].map(str::to_owned).to_vec(),
+            files_open_max: 1000,
+            polling: true,
+            changes_alone: false,
         };
         rig.start();
         rig
@@ -93,8 +103,7 @@ impl Rig {
     }
 
     pub(super) fn start(&mut self) {
-        let include = ["/logs/*.log".to_owned(), "/logs/copies/*".to_owned(), "/var/log/**/*.log".to_owned()];
-        let group = Group::new(&include, &["**/not.log".to_owned()], "/".as_ref()).unwrap();
+        let group = Group::new(&self.include, &["**/not.log".to_owned()], "/".as_ref()).unwrap();
         let settings = Settings {
             patterns: Patterns::new(vec![group]),
             infos: vec![self.info.clone()],
@@ -110,11 +119,13 @@ impl Rig {
             window_bytes: self.window_bytes,
             codec: v1::Codec::None,
             spools_deleted: self.spools_deleted,
+            files_open_max: self.files_open_max,
             fresh: self.fresh,
         };
         let (store, recovered) = Store::open(self.directory.path()).unwrap();
         let mut tailer = Tailer::new(self.files.clone(), settings, store, recovered).unwrap();
-        tailer.set_polling(true);
+        tailer.set_polling(self.polling);
+        tailer.checkpoint.changes_alone = self.changes_alone;
         self.tailer = Some(tailer);
         self.answer(Answer::Opened { credit: 1 << 20, encoded_bytes_max: 640 * 1024, records_max: 10_000 });
     }
