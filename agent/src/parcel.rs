@@ -42,6 +42,7 @@ pub enum Returned {
 
 /// What the shipper is asked to do.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are the large one, and a box for each would be an allocation")]
 pub enum Errand {
     /// Ship a batch.
     Ship(Parcel),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::BoxFuture;
@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use crate::batches::{cut, raw_bytes};
 use crate::clock::cpu_of;
 use crate::corpus::Corpus;
+use crate::lone::from_unix_nano;
 use crate::table::{Cost, megabytes};
 
 /// Name of the mesh.
@@ -91,10 +92,19 @@ impl Pki {
 impl NullGateway {
     /// Starts it. It says when so many bytes of its clients' sources have reached the bus.
     pub(crate) fn start(pki: &Pki, until: Option<u64>) -> Result<NullGateway> {
+        Self::spawn(pki, until.map(|bytes| format!("--until={bytes}")))
+    }
+
+    /// Starts it. It says of every batch where it ends and when it arrived.
+    pub(crate) fn reporting(pki: &Pki) -> Result<NullGateway> {
+        Self::spawn(pki, Some(String::from("--report")))
+    }
+
+    fn spawn(pki: &Pki, argument: Option<String>) -> Result<NullGateway> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--null-gateway")
             .arg(&pki.directory)
-            .args(until.map(|bytes| format!("--until={bytes}")))
+            .args(argument)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -113,6 +123,21 @@ impl NullGateway {
         Ok(())
     }
 
+    /// Blocks until a batch arrived that ends at `last`: where each ended in its source, and when it arrived.
+    pub(crate) fn arrivals(&mut self, last: u64) -> Result<Vec<(u64, SystemTime)>> {
+        let mut arrivals = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.said.read_line(&mut line)?;
+            let (end, nanos) = line.trim().split_once(' ').with_context(|| format!("the gateway said {line:?}"))?;
+            let end = end.parse()?;
+            arrivals.push((end, from_unix_nano(nanos.parse()?)));
+            if end >= last {
+                return Ok(arrivals);
+            }
+        }
+    }
+
     /// Its processor time so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         cpu_of(i32::try_from(self.child.id())?)
@@ -128,7 +153,7 @@ impl Drop for NullGateway {
 }
 
 /// The child: serves until standard input ends.
-pub(crate) fn serve(directory: &Path, until: Option<u64>) -> Result<()> {
+pub(crate) fn serve(directory: &Path, until: Option<u64>, report: bool) -> Result<()> {
     let pki = Pki { directory: directory.to_path_buf() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -144,7 +169,7 @@ pub(crate) fn serve(directory: &Path, until: Option<u64>) -> Result<()> {
         let tls = TlsSource::load(pki.files(Role::Gateway))?;
         let context = Context::for_tests();
         let shutdown = context.shutdown.clone();
-        let gateway = Gateway::new(config, tls, Arc::new(NullBus { until, ..NullBus::default() }), context)?;
+        let gateway = Gateway::new(config, tls, Arc::new(NullBus { until, report, ..NullBus::default() }), context)?;
         let parent = tokio::task::spawn_blocking(move || {
             let _ = std::io::stdin().read(&mut [0]);
             shutdown.begin();
@@ -222,12 +247,22 @@ struct NullBus {
     /// Bytes of the clients' sources so far; counted only where somebody waits for them.
     bytes: AtomicU64,
     until: Option<u64>,
+    /// Whether every batch is told with its end and its time.
+    report: bool,
 }
 
 impl NullBus {
     /// Counts the source bytes of a record and says when there are enough. Nothing is sent twice in a measurement.
     fn count(&self, record: &Record) {
-        let (Some(until), Ok(envelope)) = (self.until, Envelope::from_headers(&record.headers)) else { return };
+        if self.until.is_none() && !self.report {
+            return;
+        }
+        let Ok(envelope) = Envelope::from_headers(&record.headers) else { return };
+        if self.report {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            println!("{} {}", envelope.end_offset, now.as_nanos());
+        }
+        let Some(until) = self.until else { return };
         let bytes = envelope.end_offset - envelope.first_offset;
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= until {
             println!("{DONE}");

@@ -15,6 +15,7 @@ mod documents;
 mod gateway;
 mod kafka;
 mod limits;
+mod lone;
 mod paced;
 mod table;
 mod whole;
@@ -34,7 +35,7 @@ use crate::limits::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Stages to measure: agent, gateway, bus, processor, index, idle, whole; over real servers kafka, elasticsearch,
+    /// Stages to measure: agent, gateway, bus, processor, index, pace, idle, whole; over real servers kafka, elasticsearch,
     /// cluster. All by default.
     stages: Vec<String>,
     /// Be the gateway of a measurement, with the certificates in this directory.
@@ -43,12 +44,15 @@ struct Arguments {
     /// As that gateway, say when so many bytes of sources have arrived.
     #[arg(long, hide = true, value_name = "BYTES")]
     until: Option<u64>,
+    /// As that gateway, say of every batch where it ends in its source and when it arrived.
+    #[arg(long, hide = true)]
+    report: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.null_gateway {
-        Some(pki) => gateway::serve(pki, arguments.until),
+        Some(pki) => gateway::serve(pki, arguments.until, arguments.report),
         None => measure(&arguments.stages),
     };
     match done {
@@ -82,8 +86,11 @@ fn measure(stages: &[String]) -> Result<()> {
     if wanted("index") {
         documents::index(&corpus)?;
     }
+    if wanted("pace") {
+        lone::at_a_pace(&corpus, &pki)?;
+    }
     if wanted("idle") {
-        agent::at_rest(&corpus, &pki)?;
+        lone::at_rest(&corpus, &pki)?;
     }
     if wanted("whole") {
         whole::measure(&corpus)?;
