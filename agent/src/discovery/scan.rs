@@ -51,6 +51,8 @@ pub struct Step {
     pub directory: Option<PathBuf>,
     /// Directories that hold targets of links.
     pub targets: Vec<PathBuf>,
+    /// Links to files, each after what it leads to in the end.
+    pub links: Vec<(PathBuf, PathBuf)>,
     /// What could not be looked at.
     pub failed: Vec<(PathBuf, io::Error)>,
     /// What it cost, in stats.
@@ -228,6 +230,7 @@ impl Scan {
                 if name.is_link && memory.network_of(ground.filesystem, &path, stat.device).is_none() {
                     let target = ground.filesystem.resolve(&path).ok();
                     step.targets.extend(target.as_deref().and_then(Path::parent).map(Path::to_path_buf));
+                    step.links.extend(target.map(|target| (target, path.clone())));
                 }
                 step.found.push(Found { path, group: name.group, stat });
             }

@@ -47,6 +47,8 @@ pub(super) struct Walk {
     pub(super) wanted: HashMap<u64, Vec<StreamNumber>>,
     /// Names out of scope to which files in scope were moved, by hints.
     followed: BTreeMap<PathBuf, usize>,
+    /// Links in scope by what they lead to, with the last walk that came upon them: hints name the targets.
+    links: BTreeMap<PathBuf, (PathBuf, u64)>,
     /// Directories to watch that the last steps came through.
     directories: BTreeSet<PathBuf>,
     /// Whether something could not be looked at, so that what was not found may still be there.
@@ -171,7 +173,8 @@ impl<F: Filesystem> Tailer<F> {
         for hint in hints {
             match hint {
                 Hint::Changed(path) => {
-                    if let Some(&number) = self.by_path.get(&path) {
+                    let link = self.walk.links.get(&path).map(|(link, _)| link);
+                    if let Some(&number) = self.by_path.get(&path).or_else(|| self.by_path.get(link?)) {
                         self.doubt(number);
                         self.attend(number, now);
                     }
@@ -182,6 +185,7 @@ impl<F: Filesystem> Tailer<F> {
                     }
                 }
                 Hint::Appeared(path) => {
+                    self.examine_link_to(&path, now);
                     let group = self.settings.patterns.group(&path);
                     self.examine(path, group, now);
                 }
@@ -194,7 +198,9 @@ impl<F: Filesystem> Tailer<F> {
     /// under that name.
     fn moved(&mut self, from: &Path, to: PathBuf, now: Now) {
         let followed = self.walk.followed.remove(from);
-        let before = self.settings.patterns.group(from).or(followed);
+        let link = self.walk.links.get(from).map(|(link, _)| link);
+        let linked = link.and_then(|link| self.settings.patterns.group(link));
+        let before = self.settings.patterns.group(from).or(followed).or(linked);
         let group = self.settings.patterns.group(&to);
         if let (Some(before), None) = (before, group)
             && self.walk.followed.len() < FOLLOWED_MAX
@@ -202,6 +208,7 @@ impl<F: Filesystem> Tailer<F> {
             self.walk.followed.insert(to.clone(), before);
         }
         self.by_path.remove(from);
+        self.examine_link_to(&to, now);
         self.examine(to, group.or(before), now);
     }
 
@@ -210,9 +217,27 @@ impl<F: Filesystem> Tailer<F> {
         match stat.kind {
             Kind::Directory => self.walk_into(&path, now),
             Kind::File if group.is_some() || self.walk.wanted.contains_key(&stat.inode) => {
+                self.follow_link(&path);
                 self.found(Found { path, group, stat }, now);
             }
             Kind::File | Kind::Link | Kind::Other => {}
+        }
+    }
+
+    /// Looks at the link in scope that leads to a name which has just got another file.
+    fn examine_link_to(&mut self, target: &Path, now: Now) {
+        let Some((link, _)) = self.walk.links.get(target) else { return };
+        let (link, group) = (link.clone(), self.settings.patterns.group(link));
+        self.examine(link, group, now);
+    }
+
+    /// Remembers where a link that was swapped leads now, and has the directory there watched.
+    fn follow_link(&mut self, path: &Path) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let (Ok(target), Ok(parent)) = (self.filesystem.resolve(path), self.filesystem.resolve(parent)) else { return };
+        if target != parent.join(name) {
+            self.walk.directories.extend(target.parent().map(Path::to_path_buf));
+            self.walk.links.insert(target, (path.into(), self.walk.number));
         }
     }
 
@@ -300,6 +325,8 @@ impl<F: Filesystem> Tailer<F> {
         }
         self.walk.directories.extend(step.directory);
         self.walk.directories.extend(step.targets);
+        let walk = self.walk.number;
+        self.walk.links.extend(step.links.into_iter().map(|(target, link)| (target, (link, walk))));
         step.found.into_iter().for_each(|found| self.found(found, now));
     }
 
@@ -330,6 +357,7 @@ impl<F: Filesystem> Tailer<F> {
         let number = self.walk.number;
         // What this walk did not come upon can be read by now, or is no more.
         self.unreadable.retain(|_, why| why.walk >= number);
+        self.walk.links.retain(|_, (_, walk)| *walk >= number);
         self.walk.finished_at = now.mono;
         let interval = if self.walk.polling { pace::WALK_POLLING } else { pace::WALK };
         let soon = if self.walk.hurry_next { WALK_PACE } else { interval };
