@@ -112,7 +112,9 @@ impl<F: Filesystem> Tailer<F> {
             return;
         }
         let known = self.same_inode(&key);
-        let resumed = known.iter().copied().find(|number| self.is_same(*number, &file, &stat));
+        let alike = known.iter().copied().filter(|number| self.is_same(*number, &file, &stat));
+        // Little may be known of a generation that was begun a moment before a kill, so that it agrees with anything.
+        let resumed = alike.max_by_key(|number| self.evidence(*number, &file));
         let number = match resumed {
             Some(number) => number,
             // Out of scope, and not what was looked for.
@@ -170,9 +172,16 @@ impl<F: Filesystem> Tailer<F> {
         if !source.head.begins(head) {
             return false;
         }
-        let anchor = &mut buffer[..usize::from(acked.anchor.length)];
-        let at = acked.offset - anchor.len() as u64;
-        matches!(file.read_full_at(anchor, at), Ok(count) if count == anchor.len()) && acked.anchor.ends(anchor)
+        holds(file, acked)
+    }
+
+    /// How much speaks for a file's being in a generation that it does not contradict: whether it holds all that was read
+    /// of it, and how many bytes were compared.
+    fn evidence(&self, number: StreamNumber, file: &F::Handle) -> (bool, u16) {
+        let Some(source) = self.sources.get(&number) else { return (false, 0) };
+        let (acked, position) = (source.progress.acked(), source.progress.position());
+        let read = position.offset > 0 && holds(file, position);
+        (read, source.head.length + acked.anchor.length.max(position.anchor.length))
     }
 
     /// Begins a generation; `again` says that its file had one before.
@@ -263,4 +272,12 @@ impl<F: Filesystem> Tailer<F> {
     pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
         self.unreadable.iter().map(|(path, why)| (path.clone(), why.reason.clone())).collect()
     }
+}
+
+/// Whether a file holds the bytes before a place.
+fn holds(file: &impl Handle, place: Place) -> bool {
+    let mut buffer = [0; MARK_BYTES_MAX];
+    let anchor = &mut buffer[..usize::from(place.anchor.length)];
+    let at = place.offset - anchor.len() as u64;
+    matches!(file.read_full_at(anchor, at), Ok(count) if count == anchor.len()) && place.anchor.ends(anchor)
 }

@@ -137,6 +137,10 @@ impl<F: Filesystem> Tailer<F> {
     /// Gives the new file to the generation that it continues.
     fn continue_as(&mut self, number: StreamNumber, of: StreamNumber, now: Now) {
         let Some(mut new) = self.remove(number) else { return };
+        // Remembered, it would claim its file after a restart, and all of it would be sent again.
+        if let Some(stream_id) = new.stream_id.filter(|_| new.logged) {
+            self.append(&[Fact::Forgotten(stream_id)]);
+        }
         let Some(file) = new.file.take() else { return };
         let Ok(stat) = file.stat() else { return };
         if let Some(old) = self.sources.get_mut(&of).and_then(|known| known.key.take()) {

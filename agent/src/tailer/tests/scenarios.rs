@@ -136,6 +136,47 @@ fn copytruncate_with_the_copy_in_scope_reads_only_the_unread_tail() {
 }
 
 #[test]
+fn a_copy_that_continued_a_generation_does_so_after_a_restart_too() {
+    let mut rig = Rig::new();
+    for copy in 0..6 {
+        rig.files.append("/logs/a.log", lines("a", copy * 100..copy * 100 + 50).as_bytes());
+        rig.run(2 * SECOND);
+        rig.files.copy("/logs/a.log", &format!("/logs/copies/a.{copy}"));
+        rig.files.truncate("/logs/a.log", 0);
+        rig.run(2 * SECOND);
+    }
+    rig.kill();
+    rig.start();
+    rig.run(20 * SECOND);
+    assert_eq!((rig.bodies().len(), rig.deliveries, rig.streams()), (300, 300, 6));
+}
+
+#[test]
+fn of_the_generations_of_a_file_that_are_known_by_little_the_one_that_it_is_in_goes_on() {
+    for attempt in 0..8 {
+        let mut rig = Rig::new();
+        rig.run(2 * SECOND);
+        rig.files.append("/logs/before.log", b"has a checkpoint written\n");
+        rig.turn(vec![Hint::Appeared("/logs/before.log".into())]);
+        // All of it before the next one.
+        rig.files.append("/logs/a.log", lines("a", 0..20).as_bytes());
+        rig.turn(vec![Hint::Appeared("/logs/a.log".into())]);
+        std::mem::take(&mut rig.waiting).iter().for_each(|parcel| rig.acknowledge(parcel));
+        rig.files.truncate("/logs/a.log", 0);
+        rig.files.append("/logs/a.log", lines("b", 0..20).as_bytes());
+        for _ in 0..3 {
+            rig.turn(vec![Hint::Changed("/logs/a.log".into())]);
+            std::mem::take(&mut rig.waiting).iter().for_each(|parcel| rig.acknowledge(parcel));
+        }
+        assert_eq!((rig.bodies().len(), rig.streams()), (41, 3));
+        rig.kill();
+        rig.start();
+        rig.run(20 * SECOND);
+        assert_eq!((rig.bodies().len(), rig.streams()), (41, 3), "attempt {attempt}");
+    }
+}
+
+#[test]
 fn a_copy_that_is_seen_before_the_truncation_waits_and_becomes_the_continuation() {
     let mut rig = Rig::new();
     rig.files.append("/logs/a.log", lines("a", 0..50).as_bytes());
