@@ -202,7 +202,13 @@ impl<F: Filesystem> Tailer<F> {
         }
         // A truncated file is no new inode; what an agent without state finds may have been sent before.
         source.own = again;
-        source.resend = self.trust == Trust::Lost && !self.walk.first_done && !self.settings.fresh;
+        let may_be_sent = match self.trust {
+            Trust::Whole => false,
+            // The end of the cut log may be missing, and with it whole generations.
+            Trust::PowerCut => true,
+            Trust::Lost => !self.settings.fresh,
+        };
+        source.resend = may_be_sent && !self.walk.first_done;
         self.sources.insert(number, source);
         number
     }

@@ -100,6 +100,9 @@ impl<F: Filesystem> Tailer<F> {
         source.kept_for = kept_for;
         source.truncated = true;
         source.seen.size = size_before;
+        // Where the state is not all there, a file that was never what was remembered of it may have been sent as what
+        // it is now.
+        let may_be_sent = source.resend && source.proven == 0;
         let (path, scope_path) = (source.path.clone(), source.scope_path.clone());
         let position = source.progress.position().offset;
         tracing::info!(path = %path.display(), position, "a file was truncated or rewritten; it is read from its beginning");
@@ -112,6 +115,7 @@ impl<F: Filesystem> Tailer<F> {
         let next = self.begin(&path, of.unwrap_or(0), &key, true, now);
         if let Some(next) = self.sources.get_mut(&next) {
             next.scope_path = scope_path;
+            next.resend |= may_be_sent;
         }
         // Those that were held back for resembling the old generation may be its continuation now.
         let held = |source: &Source<Content<F::Handle>>| source.held.is_some_and(|held| held.of == number);

@@ -198,3 +198,36 @@ fn a_lone_record_that_its_topic_does_not_take_is_kept_and_told_until_it_is_taken
         assert_eq!((rig.deliveries, rig.tailer.as_ref().unwrap().oversized()), (1, None), "{truncated}");
     }
 }
+
+#[test]
+fn what_a_damaged_cut_log_may_have_known_is_marked_as_a_resend() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", lines("a", 0..20).as_bytes());
+    rig.run(2 * SECOND);
+    rig.files.append("/logs/before.log", b"has a checkpoint written\n");
+    rig.turn(vec![crate::discovery::Hint::Appeared("/logs/before.log".into())]);
+    // All that follows is before the next one.
+    rig.files.truncate("/logs/a.log", 0);
+    rig.files.append("/logs/a.log", lines("b", 0..20).as_bytes());
+    rig.files.append("/logs/new.log", lines("new", 0..20).as_bytes());
+    rig.turn(vec![crate::discovery::Hint::Changed("/logs/a.log".into())]);
+    rig.turn(vec![crate::discovery::Hint::Appeared("/logs/new.log".into())]);
+    rig.turn(Vec::new());
+    rig.kill();
+    for entry in std::fs::read_dir(rig.directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::write(path, b"").unwrap();
+        }
+    }
+    rig.start();
+    rig.run(20 * SECOND);
+    for body in lines("b", 0..20).lines().chain(lines("new", 0..20).lines()) {
+        assert!(rig.flags_of(body).contains(logmesh_proto::Flags::RESEND), "{body}");
+    }
+    // What comes later is known to be new.
+    rig.files.truncate("/logs/a.log", 0);
+    rig.files.append("/logs/a.log", lines("c", 0..5).as_bytes());
+    rig.run(20 * SECOND);
+    assert!(lines("c", 0..5).lines().all(|body| !rig.flags_of(body).contains(logmesh_proto::Flags::RESEND)));
+}
