@@ -26,6 +26,7 @@ setup: ## Install missing system packages (Debian), or name them
 	command -v pkg-config >/dev/null || packages+=(pkg-config); \
 	pkg-config --exists openssl 2>/dev/null || packages+=(libssl-dev); \
 	command -v curl >/dev/null || packages+=(curl); \
+	[[ -x /usr/sbin/logrotate ]] || packages+=(logrotate); \
 	command -v systemd-analyze >/dev/null || packages+=(systemd); \
 	{ [[ -x /lib/systemd/systemd-journal-remote ]] && command -v journalctl >/dev/null; } || packages+=(systemd systemd-journal-remote); \
 	command -v mvn >/dev/null || packages+=(maven); \

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "not every test uses all of the stub")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
@@ -15,7 +15,7 @@ use hyper_util::{
 };
 use logmesh_certs::{Authority, Request, Role, TlsFiles, TlsSource, Validity};
 use logmesh_proto::{
-    ClientFrame, Limits, Opener, check,
+    ClientFrame, Flags, Limits, Opener, check,
     ingest_server::{Ingest, IngestServer},
     v1::{self, server_frame::Frame},
 };
@@ -74,9 +74,27 @@ impl Mesh {
 /// What makes a batch the same batch.
 pub(crate) type BatchFacts = (Vec<u8>, u64, u64, u64, u32);
 
+/// A record as it arrived, by its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub(crate) stream: Vec<u8>,
+    pub(crate) offset: u64,
+    pub(crate) body: Vec<u8>,
+    /// The marks of its batch that are about this record.
+    pub(crate) flags: Flags,
+}
+
 #[derive(Default)]
 struct Kept {
     records: BTreeMap<(Vec<u8>, u64), Vec<u8>>,
+    /// Resends that hold something else than what is known at their place: to an index they are other documents.
+    others: Vec<Arrived>,
+    /// Marks of those records that have any.
+    marks: BTreeMap<(Vec<u8>, u64), Flags>,
+    /// Every path under which a stream was introduced.
+    paths: BTreeMap<Vec<u8>, BTreeSet<String>>,
+    /// Connections are closed as they come.
+    down: bool,
     batches: Vec<BatchFacts>,
     deliveries: usize,
     sessions: usize,
@@ -97,6 +115,8 @@ pub(crate) struct StubGateway {
     drain: watch::Sender<Option<v1::Drain>>,
     /// Acks that are held back, told once they are not any more.
     release: watch::Sender<u64>,
+    /// Connections under way are cut when it changes.
+    cut: watch::Sender<u64>,
     port: u16,
 }
 
@@ -109,6 +129,7 @@ impl StubGateway {
             count: watch::channel(0).0,
             drain: watch::channel(None).0,
             release: watch::channel(0).0,
+            cut: watch::channel(0).0,
             port,
         };
         let tls = TlsSource::load(mesh.files("gw-1")).unwrap();
@@ -116,13 +137,21 @@ impl StubGateway {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                if service.kept.lock().unwrap().down {
+                    continue;
+                }
+                let mut cut = service.cut.subscribe();
                 let acceptor = tokio_rustls::TlsAcceptor::from(tls.server());
                 let routes = tonic::service::Routes::new(IngestServer::new(service.clone(), 8 << 20)).prepare();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                     builder.max_frame_size(256 * 1024).initial_stream_window_size(4 << 20);
-                    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+                    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+                    tokio::select! {
+                        _ = serving => {}
+                        _ = cut.changed() => {}
+                    }
                 });
             }
         });
@@ -201,6 +230,37 @@ impl StubGateway {
         of("begun") - of("ended")
     }
 
+    /// Cuts all connections as a process does that ends, and takes no new ones until [`Self::come_back`].
+    pub(crate) fn go_down(&self) {
+        self.kept.lock().unwrap().down = true;
+        self.cut.send_modify(|cut| *cut += 1);
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.kept.lock().unwrap().down = false;
+    }
+
+    /// How many records there are, each identity once.
+    pub(crate) fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+        let kept = self.kept.lock().unwrap();
+        let arrived = |(identity, body): (&(Vec<u8>, u64), &Vec<u8>)| Arrived {
+            stream: identity.0.clone(),
+            offset: identity.1,
+            body: body.clone(),
+            flags: kept.marks.get(identity).copied().unwrap_or(Flags::NONE),
+        };
+        kept.records.iter().map(arrived).chain(kept.others.iter().cloned()).collect()
+    }
+
+    /// Every path under which each stream was introduced.
+    pub(crate) fn paths(&self) -> BTreeMap<Vec<u8>, BTreeSet<String>> {
+        self.kept.lock().unwrap().paths.clone()
+    }
+
     fn note(&self, what: &'static str) {
         self.kept.lock().unwrap().life.push((what, Instant::now()));
     }
@@ -214,9 +274,25 @@ impl StubGateway {
         check(batch, &Limits::default()).unwrap();
         let opened = opener.open(batch).unwrap();
         let mut kept = self.kept.lock().unwrap();
-        for record in opened.records() {
+        if let Some(info) = &batch.info {
+            kept.paths.entry(batch.stream_id.to_vec()).or_default().insert(info.path.clone());
+        }
+        for (at, record) in opened.records().enumerate() {
             let key = (batch.stream_id.to_vec(), record.offset);
             kept.deliveries += 1;
+            let marks = marks(batch.flags, at == 0, at + 1 == opened.len());
+            let before = kept.records.get(&key).filter(|before| before[..] != record.body[..]);
+            if before.is_some() && marks.contains(Flags::RESEND) {
+                let (stream, offset) = key;
+                let other = Arrived { stream, offset, body: record.body.to_vec(), flags: marks };
+                if !kept.others.contains(&other) {
+                    kept.others.push(other);
+                }
+                continue;
+            }
+            if marks != Flags::NONE {
+                kept.marks.entry(key.clone()).or_insert(marks);
+            }
             if let Some(before) = kept.records.insert(key, record.body.to_vec()) {
                 assert_eq!(before, record.body, "the same place holds the same bytes");
             }
@@ -229,9 +305,17 @@ impl StubGateway {
             batch.observed_time_unix_nano,
             batch.flags,
         ));
-        self.count.send_replace(kept.records.len());
+        self.count.send_replace(kept.records.len() + kept.others.len());
         !kept.hold_acks
     }
+}
+
+/// Of a batch's marks those that are about its first, its last or one of its other records.
+fn marks(flags: u32, first: bool, last: bool) -> Flags {
+    let about = |holds: bool, marks: Flags| if holds { flags & marks.bits() } else { 0 };
+    let of_first = about(first, Flags::FIRST_CONTINUED);
+    let of_last = about(last, Flags::LAST_PARTIAL.union(Flags::LAST_SPLIT));
+    Flags::from_bits(of_first | of_last | about(true, Flags::RESEND))
 }
 
 #[tonic::async_trait]
