@@ -177,7 +177,7 @@ impl<F: Filesystem> Tailer<F> {
 
     /// How much speaks for a file's being in a generation that it does not contradict: whether it holds all that was read
     /// of it, and how many bytes were compared.
-    fn evidence(&self, number: StreamNumber, file: &F::Handle) -> (bool, u16) {
+    fn evidence(&self, number: StreamNumber, file: &Content<F::Handle>) -> (bool, u16) {
         let Some(source) = self.sources.get(&number) else { return (false, 0) };
         let (acked, position) = (source.progress.acked(), source.progress.position());
         let read = position.offset > 0 && holds(file, position);
