@@ -21,6 +21,8 @@ pub enum LossReason {
     Truncated,
     /// The file was gone before it was read, or before what was read of it was acknowledged.
     Deleted,
+    /// The file was born and gone before anyone looked into it.
+    Unseen,
     /// A copy took the place of the file and ends before what was read of it.
     ShortCopy,
     /// The file was deleted, and the budget of the spool for deleted files was used up.
@@ -33,8 +35,15 @@ pub enum LossReason {
 
 impl LossReason {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Truncated, Self::Deleted, Self::ShortCopy, Self::SpoolFull, Self::SpoolAged, Self::SpoolDamaged];
+    pub const ALL: [Self; 7] = [
+        Self::Truncated,
+        Self::Deleted,
+        Self::Unseen,
+        Self::ShortCopy,
+        Self::SpoolFull,
+        Self::SpoolAged,
+        Self::SpoolDamaged,
+    ];
 
     /// Its name, in metrics and the status.
     #[must_use]
@@ -42,6 +51,7 @@ impl LossReason {
         match self {
             Self::Truncated => "truncated",
             Self::Deleted => "deleted",
+            Self::Unseen => "unseen",
             Self::ShortCopy => "short_copy",
             Self::SpoolFull => "spool_full",
             Self::SpoolAged => "spool_aged",

@@ -20,7 +20,7 @@
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
 //! - `save.rs`: how often which of it is written;
-//! - `losses.rs`: what was gone before it was delivered;
+//! - `losses.rs`: what was gone before it was delivered; `unseen.rs`: what was gone before it was seen;
 //! - `walk.rs`: hints and walks;
 //! - `watching.rs`: where hints come from, and what is done without them.
 
@@ -50,6 +50,7 @@ mod tests;
 mod throttle;
 mod turns;
 mod unpack;
+mod unseen;
 mod visit;
 mod walk;
 pub mod watching;
@@ -84,6 +85,7 @@ use past::PastGenerations;
 use source::{FileKey, Source};
 use throttle::Throttle;
 use turns::{QUANTUM_BYTES, Turns};
+use unseen::Unseen;
 
 /// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
 pub const PARCELS_MAX: usize = 1024;
@@ -232,6 +234,7 @@ pub struct Tailer<F: Filesystem> {
     checkpoint: Checkpointing,
     tally: Tally,
     losses: losses::Losses,
+    unseen: Unseen,
     unreadable: BTreeMap<PathBuf, Unreadable>,
     archives: Archives<F::Handle>,
     past: PastGenerations,
@@ -305,6 +308,7 @@ impl<F: Filesystem> Tailer<F> {
             checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
             tally: Tally::default(),
             losses: losses::Losses::default(),
+            unseen: Unseen::default(),
             unreadable: BTreeMap::new(),
             archives: Archives::default(),
             past,
@@ -324,6 +328,7 @@ impl<F: Filesystem> Tailer<F> {
     /// Does a bounded amount of work; what is to be shipped is pushed to `out`. Returns when to come again at the latest.
     pub fn turn(&mut self, now: Now, hints: Vec<Hint>, out: &mut Vec<Errand>) -> Duration {
         self.take_hints(hints, now);
+        self.tell_unseen(now);
         self.walk_on(now);
         self.fire_timers(now);
         let inflate_on = self.inflate_on(now);
@@ -338,7 +343,8 @@ impl<F: Filesystem> Tailer<F> {
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);
         let checkpoint = if self.checkpoint.dirty { self.checkpoint.next } else { Duration::MAX };
         let throttled = self.throttled_until().unwrap_or(Duration::MAX);
-        timer.min(self.next_step(now.mono)).min(checkpoint).min(self.archives.next_due()).min(throttled)
+        let others = checkpoint.min(self.archives.next_due()).min(throttled).min(self.unseen.next_due());
+        timer.min(self.next_step(now.mono)).min(others)
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -187,48 +188,60 @@ impl<F: Filesystem> Tailer<F> {
                 Hint::Appeared(path) => {
                     self.examine_link_to(&path, now);
                     let group = self.settings.patterns.group(&path);
-                    self.examine(path, group, now);
+                    let known = self.by_path.contains_key(&path);
+                    if !self.examine(&path, group, now) && group.is_some() && !known {
+                        self.unseen.missed(&path, now.mono);
+                    }
                 }
-                Hint::Moved { from, to } => self.moved(&from, to, now),
+                Hint::Moved { from, to } => self.moved(&from, &to, now),
             }
         }
     }
 
     /// A name became another one. A file that was in scope under its old name is in scope, even when it was never seen
     /// under that name.
-    fn moved(&mut self, from: &Path, to: PathBuf, now: Now) {
+    fn moved(&mut self, from: &Path, to: &Path, now: Now) {
         let followed = self.walk.followed.remove(from);
         let link = self.walk.links.get(from).map(|(link, _)| link);
         let linked = link.and_then(|link| self.settings.patterns.group(link));
         let before = self.settings.patterns.group(from).or(followed).or(linked);
-        let group = self.settings.patterns.group(&to);
+        let group = self.settings.patterns.group(to);
         if let (Some(before), None) = (before, group)
             && self.walk.followed.len() < FOLLOWED_MAX
         {
-            self.walk.followed.insert(to.clone(), before);
+            self.walk.followed.insert(to.into(), before);
         }
         self.by_path.remove(from);
-        self.examine_link_to(&to, now);
-        self.examine(to, group.or(before), now);
+        self.examine_link_to(to, now);
+        let is_there = self.examine(to, group.or(before), now);
+        self.unseen.moved(from, to, is_there);
+        if !is_there && before.is_none() && group.is_some() {
+            self.unseen.missed(to, now.mono);
+        }
     }
 
-    fn examine(&mut self, path: PathBuf, group: Option<usize>, now: Now) {
-        let Ok(stat) = self.filesystem.stat(&path) else { return };
+    /// Looks at what is under a name. Returns whether there is something.
+    fn examine(&mut self, path: &Path, group: Option<usize>, now: Now) -> bool {
+        let stat = match self.filesystem.stat(path) {
+            Ok(stat) => stat,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
         match stat.kind {
-            Kind::Directory => self.walk_into(&path, now),
+            Kind::Directory => self.walk_into(path, now),
             Kind::File if group.is_some() || self.walk.wanted.contains_key(&stat.inode) => {
-                self.follow_link(&path);
-                self.found(Found { path, group, stat }, now);
+                self.follow_link(path);
+                self.found(Found { path: path.into(), group, stat }, now);
             }
             Kind::File | Kind::Link | Kind::Other => {}
         }
+        true
     }
 
     /// Looks at the link in scope that leads to a name which has just got another file.
     fn examine_link_to(&mut self, target: &Path, now: Now) {
         let Some((link, _)) = self.walk.links.get(target) else { return };
         let (link, group) = (link.clone(), self.settings.patterns.group(link));
-        self.examine(link, group, now);
+        self.examine(&link, group, now);
     }
 
     /// Remembers where a link that was swapped leads now, and has the directory there watched.

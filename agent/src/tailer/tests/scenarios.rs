@@ -1,7 +1,7 @@
 use logmesh_proto::Flags;
 
 use super::rig::{PARTIAL_FLUSH, Rig, SECOND, bodies, lines};
-use crate::{discovery::Hint, parcel::Returned};
+use crate::{discovery::Hint, parcel::Returned, tailer::LossReason};
 
 #[test]
 fn files_in_scope_are_read_whole_and_others_not_at_all() {
@@ -62,6 +62,29 @@ fn rotations_between_two_walks_are_followed_by_hints() {
     ]);
     rig.run(3 * SECOND);
     assert_eq!(rig.bodies(), bodies(&[("a", 0..10), ("b", 0..10)]));
+}
+
+#[test]
+fn a_file_that_was_born_and_gone_before_anyone_looked_is_told_once() {
+    let mut rig = Rig::new();
+    rig.run(SECOND);
+    let born = |name: &str| Hint::Appeared(name.into());
+    let moved = |from: &str, to: &str| Hint::Moved { from: from.into(), to: to.into() };
+    // One that is read under its next name, one that is out of scope, and three that are gone.
+    rig.files.append("/logs/a.1", lines("a", 0..10).as_bytes());
+    rig.turn(vec![
+        born("/logs/a.log"),
+        moved("/logs/a.log", "/logs/a.1"),
+        born("/logs/a.txt"),
+        born("/logs/gone.log"),
+        born("/logs/moved.log"),
+        moved("/logs/moved.log", "/logs/moved.1"),
+        moved("/logs/new", "/logs/new.log"),
+    ]);
+    rig.run(3 * SECOND);
+    assert_eq!(rig.bodies(), bodies(&[("a", 0..10)]));
+    let unseen = |name: &str| (name.to_owned(), None, LossReason::Unseen);
+    assert_eq!(rig.losses(), [unseen("/logs/gone.log"), unseen("/logs/moved.log"), unseen("/logs/new.log")]);
 }
 
 #[test]
