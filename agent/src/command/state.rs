@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use logmesh_runtime::config::Root;
 use logmesh_runtime::shutdown::Exit;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::AgentService;
 use crate::config::Config;
-use crate::state::{Recovered, Remembered, Store, Trust};
+use crate::state::{Past, PastLog, Recovered, Remembered, Store, Trust};
 
 /// Shows the files that an agent knows, and how far each is acknowledged. It may run meanwhile.
 #[derive(Clone, Debug, Args)]
@@ -38,14 +39,14 @@ impl State {
                 }
             }
         };
-        let recovered = match Store::look(&data_dir) {
-            Ok(recovered) => recovered,
+        let memory = match Memory::look(&data_dir) {
+            Ok(memory) => memory,
             Err(error) => {
-                eprintln!("{name}: {error}");
+                eprintln!("{name}: {error:#}");
                 return Exit::Failed.into();
             }
         };
-        let shown = if self.json { print_json(&data_dir, recovered) } else { print_table(recovered) };
+        let shown = if self.json { print_json(&data_dir, memory) } else { print_table(memory) };
         match shown {
             // Whoever read it has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -54,6 +55,22 @@ impl State {
             }
             Ok(()) | Err(_) => Exit::Clean.into(),
         }
+    }
+}
+
+/// All that an agent has on disk.
+struct Memory {
+    recovered: Recovered,
+    past: Vec<Past>,
+}
+
+impl Memory {
+    fn look(data_dir: &Path) -> anyhow::Result<Self> {
+        let mut recovered = Store::look(data_dir)?;
+        let (past, note) =
+            PastLog::look(data_dir).context("cannot read what is remembered of generations that are over")?;
+        recovered.notes.extend(note);
+        Ok(Self { recovered, past })
     }
 }
 
@@ -112,17 +129,30 @@ fn trust(trust: Trust) -> &'static str {
     }
 }
 
-fn print_json(data_dir: &Path, recovered: Recovered) -> io::Result<()> {
+fn past_json(past: &Past) -> Value {
+    json!({
+        "path": past.generation.path.to_string_lossy(),
+        "stream_id": past.generation.stream_id.to_string(),
+        "acknowledged": past.generation.acked,
+        "ended_unix": past.ended_unix,
+        "archive_bytes": past.seal.map(|seal| seal.bytes),
+    })
+}
+
+fn print_json(data_dir: &Path, memory: Memory) -> io::Result<()> {
+    let Memory { recovered, past } = memory;
     let shown = json!({
         "data_dir": data_dir.to_string_lossy(),
         "trust": trust(recovered.trust),
         "notes": recovered.notes,
         "generations": lines(recovered.generations).iter().map(Line::json).collect::<Vec<_>>(),
+        "past": past.iter().map(past_json).collect::<Vec<_>>(),
     });
     writeln!(io::stdout().lock(), "{shown}")
 }
 
-fn print_table(recovered: Recovered) -> io::Result<()> {
+fn print_table(memory: Memory) -> io::Result<()> {
+    let Memory { recovered, past } = memory;
     let mut out = io::stdout().lock();
     match recovered.trust {
         Trust::Whole => {}
@@ -138,6 +168,9 @@ fn print_table(recovered: Recovered) -> io::Result<()> {
         let resend = if line.known.generation.resend { "  (resend)" } else { "" };
         let stream = line.known.generation.stream_id;
         writeln!(out, "{:>14} {:>14} {size:>14}  {stream}  {}{resend}", line.acked, line.cut, line.path)?;
+    }
+    if !past.is_empty() {
+        writeln!(out, "{} generations are over, and known should they turn up compressed.", past.len())?;
     }
     Ok(())
 }

@@ -67,19 +67,21 @@ impl PastLog {
     /// # Errors
     /// The operating system's.
     pub fn open(directory: &Path) -> io::Result<(Self, Vec<Past>, Option<String>)> {
-        let path = directory.join("past");
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let (known, entries, damaged_bytes) = decode(&bytes);
-        let note =
-            (damaged_bytes > 0).then(|| format!("the last {damaged_bytes} bytes of {} are damaged", path.display()));
+        let Found { path, known, entries, note, whole } = Found::read(directory)?;
         let file = File::options().append(true).create(true).open(&path)?;
-        let broken = bytes.is_empty() || damaged_bytes > 0;
+        let broken = !whole;
         let mut log = Self { path, file, entries, unsynced: false, broken };
         log.tidy(&known)?;
         Ok((log, known, note))
+    }
+
+    /// Reads what it holds and changes nothing, also while an agent runs. The note says what of it is damaged.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn look(directory: &Path) -> io::Result<(Vec<Past>, Option<String>)> {
+        let found = Found::read(directory)?;
+        Ok((found.known, found.note))
     }
 
     /// Appends one that is over with one write(2).
@@ -130,6 +132,29 @@ impl PastLog {
         self.file = File::options().append(true).open(&self.path)?;
         (self.entries, self.broken, self.unsynced) = (entries, false, false);
         self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+}
+
+/// The file as it was found.
+struct Found {
+    path: PathBuf,
+    known: Vec<Past>,
+    entries: usize,
+    note: Option<String>,
+    /// Whether it can be appended to.
+    whole: bool,
+}
+
+impl Found {
+    fn read(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("past");
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let (known, entries, damaged) = decode(&bytes);
+        let note = (damaged > 0).then(|| format!("the last {damaged} bytes of {} are damaged", path.display()));
+        Ok(Self { path, known, entries, note, whole: !bytes.is_empty() && damaged == 0 })
     }
 }
 
@@ -218,6 +243,7 @@ mod tests {
         let mut expected = vec![past(1, 15, Some(seal)), past(2, 20, None)];
         expected.sort_by_key(|past| past.generation.stream_id);
         assert_eq!(open(directory.path()).1, expected);
+        assert_eq!(PastLog::look(directory.path()).unwrap(), (expected, None));
         let path = directory.path().join("past");
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
