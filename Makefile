@@ -67,6 +67,7 @@ lint: ## Formatting, lints, documentation
 soak: setup ## The end-to-end scenarios at their full counts
 	$(CARGO) test --locked --workspace $(FAULTS) --no-run
 	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --no-fail-fast --test '*' -- --test-threads=1 --nocapture
+	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --lib model -- --test-threads=2
 
 .PHONY: bench
 bench: setup ## One table of figures, beside limits measured in the same run

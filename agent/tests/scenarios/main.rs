@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod copytruncate;
+mod deleted;
 mod hostile;
+mod inputs;
 mod kills;
 mod logrotate;
 mod many;

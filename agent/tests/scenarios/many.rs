@@ -65,7 +65,7 @@ const BACKLOG_FILES: usize = 8;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_read_at_full_speed_over_a_gateway_that_goes_and_comes_back() {
     let scene = Scene::new(&["*.log"]).await;
-    let bytes = either(64, 512) << 20;
+    let bytes = either(512, 2048) << 20;
     let mut lines: Vec<Line> = Vec::new();
     for at in 0..BACKLOG_FILES {
         let mut writer = Writer::create(&scene.log(format!("backlog{at}.log")));

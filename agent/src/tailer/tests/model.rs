@@ -269,8 +269,14 @@ fn check_rig(acts: &[Act], rig: Rig, is_kept: fn(usize) -> bool) {
     assert_eq!(model.rig.lost_bytes(), 0);
 }
 
+/// How many schedules are tried: 510 by all models together, and many more in `make soak`.
+fn schedules(small: u32, full: u32) -> ProptestConfig {
+    let cases = if std::env::var("LOGMESH_SOAK").is_ok_and(|value| value == "1") { full } else { small };
+    ProptestConfig { cases, max_shrink_iters: 2000, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(schedules(140, 2000))]
 
     #[test]
     fn every_line_arrives_under_one_identity_whatever_happens(acts in acts()) {
@@ -299,11 +305,7 @@ proptest! {
 
 proptest! {
     // Each takes minutes of the clock of the model.
-    #![proptest_config(ProptestConfig {
-        cases: if std::env::var("LOGMESH_SOAK").is_ok_and(|value| value == "1") { 1000 } else { 24 },
-        max_shrink_iters: 2000,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(schedules(30, 1000))]
 
     #[test]
     fn every_line_arrives_under_one_identity_whatever_is_compressed_when(acts in acts_that_compress()) {

@@ -88,8 +88,13 @@ impl Process {
     }
 
     /// SIGTERM, and its exit status.
-    pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
+    pub(crate) fn terminate(self) -> (Option<i32>, String) {
         self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end, and returns its exit status.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut status = None;
         let ended = poll(PROMPT, || {
             status = self.child.try_wait().unwrap();

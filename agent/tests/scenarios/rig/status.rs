@@ -36,6 +36,11 @@ impl Status {
         losses.map(|loss| (text(&loss["path"]), loss["bytes"].as_u64(), text(&loss["reason"]))).collect()
     }
 
+    /// A figure of a spool.
+    pub(crate) fn spool(&self, name: &str, what: &str) -> u64 {
+        self.tail()["spools"][name][what].as_u64().unwrap_or(0)
+    }
+
     /// Paths that cannot be read.
     pub(crate) fn unreadable(&self) -> Vec<String> {
         let paths = self.tail()["unreadable"].as_array().into_iter().flatten();
