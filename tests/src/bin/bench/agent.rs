@@ -77,8 +77,9 @@ fn deliver(corpus: &Corpus, pki: &Pki, codec: &str) -> Result<Cost> {
     runtime.block_on(async {
         let agent = Agent::new(config, tls, context)?;
         let running = tokio::spawn(agent.run());
-        let done = tokio::task::spawn_blocking(move || gateway.done());
-        let done = tokio::time::timeout(PATIENCE, done).await.context("the agent does not finish")??;
+        // The gateway lives until the agent has its last answers.
+        let done = tokio::task::spawn_blocking(move || (gateway.done(), gateway));
+        let (done, _gateway) = tokio::time::timeout(PATIENCE, done).await.context("the agent does not finish")??;
         let cost = Cost { bytes: corpus.bytes, lines: corpus.lines, cpu: own_cpu() - cpu, wall: wall.elapsed() };
         done?;
         shutdown.begin();
