@@ -29,6 +29,19 @@ struct Inner {
     ending: bool,
     /// Something happened elsewhere: the spool has news, or inputs have records.
     rung: bool,
+    /// Hints that files changed wake nobody.
+    resting: bool,
+}
+
+impl Inner {
+    /// Whether there is nothing that cannot wait.
+    fn is_calm(&mut self) -> bool {
+        self.answers.is_empty() && !self.hints.has_names() && !self.stop && !self.rung
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.is_calm() && self.hints.is_empty()
+    }
 }
 
 /// What was in the mailbox.
@@ -61,14 +74,18 @@ impl Mailbox {
         }
     }
 
-    /// Puts a hint in; `None` says that hints were lost.
-    pub fn hint(&self, hint: Option<Hint>) {
+    /// Puts a hint in; `None` says that hints were lost. Returns whether more of the kind may wait a moment.
+    pub fn hint(&self, hint: Option<Hint>) -> bool {
         let mut inner = self.lock();
+        let can_wait = inner.resting && matches!(hint, Some(Hint::Changed(_)));
         match hint {
             Some(hint) => inner.hints.add(hint),
             None => inner.hints.overflowed = true,
         }
-        self.bell.notify_one();
+        if !can_wait {
+            self.bell.notify_one();
+        }
+        can_wait
     }
 
     /// Wakes the tailer: there is something for it elsewhere.
@@ -98,12 +115,20 @@ impl Mailbox {
         std::mem::take(&mut inner.answers)
     }
 
-    /// Takes everything, after waiting for something for so long at most.
-    pub fn take(&self, patience: Duration) -> Mail {
+    /// Takes everything, after waiting for something for so long at most. Hints that files changed do not end the wait
+    /// before `rest` is over.
+    pub fn take(&self, patience: Duration, rest: Duration) -> Mail {
         let mut inner = self.lock();
-        let idle = |inner: &mut Inner| inner.answers.is_empty() && inner.hints.is_empty() && !inner.stop && !inner.rung;
-        if !patience.is_zero() && idle(&mut inner) {
-            let waited = self.bell.wait_timeout_while(inner, patience, idle);
+        let rest = rest.min(patience);
+        if !rest.is_zero() {
+            inner.resting = true;
+            let waited = self.bell.wait_timeout_while(inner, rest, Inner::is_calm);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.resting = false;
+        }
+        let patience = patience - rest;
+        if !patience.is_zero() {
+            let waited = self.bell.wait_timeout_while(inner, patience, Inner::is_empty);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.rung = false;
@@ -114,5 +139,35 @@ impl Mailbox {
             stop: inner.stop,
             ending: inner.ending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn changes_wait_for_the_end_of_a_rest_and_all_else_ends_it() {
+        let mailbox = Arc::new(Mailbox::default());
+        let changed = || Some(Hint::Changed("/logs/a.log".into()));
+        let rest = Duration::from_millis(50);
+        mailbox.hint(changed());
+        let begun = Instant::now();
+        assert_eq!(mailbox.take(LONG, rest).hints.len(), 1);
+        assert!(begun.elapsed() >= rest && begun.elapsed() < LONG);
+        mailbox.hint(changed());
+        mailbox.hint(Some(Hint::Appeared("/logs/b.log".into())));
+        assert_eq!(mailbox.take(LONG, LONG).hints.len(), 2);
+        let other = Arc::clone(&mailbox);
+        let thread = std::thread::spawn(move || {
+            other.hint(changed());
+            other.ring();
+        });
+        mailbox.take(LONG, LONG);
+        thread.join().unwrap();
     }
 }

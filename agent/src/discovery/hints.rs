@@ -71,6 +71,12 @@ impl Hints {
         self.waiting.is_empty() && self.changed.is_empty() && self.vanished.is_empty() && !self.overflowed
     }
 
+    /// Whether names came or went.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !self.waiting.is_empty() || !self.vanished.is_empty() || self.overflowed
+    }
+
     /// Takes all: names first, in order, then changes.
     pub fn take(&mut self) -> Vec<Hint> {
         let mut hints = std::mem::take(&mut self.waiting);

@@ -149,7 +149,8 @@ impl<F: Filesystem> Tailer<F> {
             return Want::At(at);
         }
         // What is dropped is in no hurry, and nothing is out whose answer would bring on the next visit.
-        let is_idle = source.progress.out() == 0 && !source.dropped_last;
+        let rate = if now < source.visited_at + pace::RATE_KEPT { source.rate } else { 0.0 };
+        let is_idle = source.progress.out() == 0 && !source.dropped_last && rate < pace::QUICK;
         if is_idle || unread >= self.limits.batch_bytes_max as u64 {
             return Want::Visit;
         }
@@ -157,7 +158,7 @@ impl<F: Filesystem> Tailer<F> {
         if self.window.credit.is_none() {
             return Want::Nothing;
         }
-        let due = source.pending_since.unwrap_or(now) + linger(source.rate);
+        let due = source.pending_since.unwrap_or(now) + linger(rate);
         if due > now { Want::At(due) } else { Want::Visit }
     }
 

@@ -99,7 +99,7 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             let now = self.clock.now();
             let patience =
                 if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
-            let mail = self.mailbox.take(patience);
+            let mail = self.mailbox.take(patience, self.tailer.hints_rest(now));
             let now = self.clock.now();
             if mail.stop {
                 self.hear(mail.answers, now);

@@ -160,6 +160,13 @@ pub(crate) mod pace {
     pub(crate) const LINGER_MAX: Duration = Duration::from_millis(50);
     /// Bytes a second.
     pub(crate) const FAST: f64 = 10_000_000.0;
+    /// Bytes a second from which on a stream's batches wait for company even while nothing of it is on its way.
+    pub(crate) const QUICK: f64 = 5_000_000.0;
+    /// A rate says nothing of what comes after so long without a visit.
+    pub(crate) const RATE_KEPT: Duration = Duration::from_millis(200);
+    /// While a stream is quick, hints that files changed are heard this often: each wakes a thread, and few bring more to
+    /// do.
+    pub(crate) const HINTS_REST: Duration = Duration::from_millis(40);
 }
 
 /// Bytes and batches on their way.
@@ -235,6 +242,8 @@ pub struct Tailer<F: Filesystem> {
     tally: Tally,
     losses: losses::Losses,
     unseen: Unseen,
+    /// Until when some stream counts as quick.
+    quick_until: Duration,
     unreadable: BTreeMap<PathBuf, Unreadable>,
     archives: Archives<F::Handle>,
     past: PastGenerations,
@@ -309,6 +318,7 @@ impl<F: Filesystem> Tailer<F> {
             tally: Tally::default(),
             losses: losses::Losses::default(),
             unseen: Unseen::default(),
+            quick_until: Duration::ZERO,
             unreadable: BTreeMap::new(),
             archives: Archives::default(),
             past,
@@ -345,6 +355,12 @@ impl<F: Filesystem> Tailer<F> {
         let throttled = self.throttled_until().unwrap_or(Duration::MAX);
         let others = checkpoint.min(self.archives.next_due()).min(throttled).min(self.unseen.next_due());
         timer.min(self.next_step(now.mono)).min(others)
+    }
+
+    /// How long hints that files changed may wait.
+    #[must_use]
+    pub fn hints_rest(&self, now: Now) -> Duration {
+        if now.mono < self.quick_until { pace::HINTS_REST } else { Duration::ZERO }
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.

@@ -343,6 +343,9 @@ impl<F: Filesystem> Tailer<F> {
         let sample = done.consumed as f64 / elapsed;
         source.rate = source.rate.mul_add(0.7, sample * 0.3);
         source.visited_at = now.mono;
+        if source.rate >= pace::QUICK {
+            self.quick_until = now.mono + pace::RATE_KEPT;
+        }
         source.proven = source.seen.size.max(size);
         source.pending_since = None;
         source.standing.is_behind = done.stopped || !read.at_end;

@@ -18,6 +18,8 @@ use crate::{
 
 /// Before watches are tried again.
 const RETRY: Duration = Duration::from_secs(60);
+/// While the tailer rests and files change, events are read this often.
+const EVENTS_REST: Duration = Duration::from_millis(20);
 /// Network file systems told by name.
 const TOLD_MAX: usize = 3;
 
@@ -75,7 +77,13 @@ impl Watching {
             return false;
         }
         let mailbox = Arc::clone(&self.mailbox);
-        match Watcher::start(move |hint| mailbox.hint(hint)) {
+        let note = move |hint| {
+            // The kernel makes one of equal events that wait; each that is read wakes this thread.
+            if mailbox.hint(hint) {
+                std::thread::sleep(EVENTS_REST);
+            }
+        };
+        match Watcher::start(note) {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
                 self.since_walk = walk;
@@ -208,8 +216,9 @@ mod tests {
         fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
             let deadline = self.clock.now().mono + Duration::from_secs(50);
             while !is_so(self) {
-                let mail =
-                    self.mailbox.take(self.wake.saturating_sub(self.clock.now().mono).min(Duration::from_secs(1)));
+                let mail = self
+                    .mailbox
+                    .take(self.wake.saturating_sub(self.clock.now().mono).min(Duration::from_secs(1)), Duration::ZERO);
                 let now = self.clock.now();
                 assert!(now.mono < deadline, "{what}: {:?}", self.health.readiness());
                 if mail.overflowed {
