@@ -36,7 +36,7 @@ pub enum Returned {
         /// How long.
         delay: Duration,
     },
-    /// It was asked back and is not in flight.
+    /// It was asked back.
     Recalled,
 }
 
@@ -46,8 +46,13 @@ pub enum Returned {
 pub enum Errand {
     /// Ship a batch.
     Ship(Parcel),
-    /// Give back every batch of a stream that is not in flight.
-    Recall(StreamNumber),
+    /// Give back every batch of a stream.
+    Recall {
+        /// The stream.
+        stream: StreamNumber,
+        /// Also what is in flight; an answer that comes for it after all is not told. Otherwise that is answered.
+        in_flight: bool,
+    },
 }
 
 /// What the shipper tells the tailer.

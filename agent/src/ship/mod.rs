@@ -184,9 +184,9 @@ impl Work {
     fn run_errand(&mut self, errand: Errand) {
         match errand {
             Errand::Ship(parcel) => self.outbox.push(parcel),
-            Errand::Recall(stream) => {
+            Errand::Recall { stream, in_flight } => {
                 let mut answers = Vec::new();
-                self.outbox.recall(stream, &mut answers);
+                self.outbox.recall(stream, in_flight, &mut answers);
                 self.mailbox.answer(answers);
             }
         }

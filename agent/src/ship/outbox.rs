@@ -83,10 +83,18 @@ impl Outbox {
         self.make_ready(number);
     }
 
-    /// Gives back every batch of a stream that is not in flight. What is in flight is answered, or given back with the next
-    /// call.
-    pub fn recall(&mut self, number: StreamNumber, answers: &mut Vec<Answer>) {
+    /// Gives back every batch of a stream. What is in flight is answered, or given back with the next call, unless
+    /// `in_flight` asks for that too: then its answers are ignored.
+    pub fn recall(&mut self, number: StreamNumber, in_flight: bool, answers: &mut Vec<Answer>) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
+        if in_flight {
+            stream.in_flight = 0;
+            stream.parcels.iter_mut().for_each(|sent| sent.sequence = None);
+            let landed = self.flights.extract_if(.., |_, flight| flight.stream == number);
+            let bytes: u64 = landed.map(|(_, flight)| flight.encoded as u64).sum();
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+            self.stalled_since = self.stalled_since.filter(|_| !self.flights.is_empty());
+        }
         let (flying, waiting): (VecDeque<Sent>, VecDeque<Sent>) =
             std::mem::take(&mut stream.parcels).into_iter().partition(|sent| sent.sequence.is_some());
         stream.parcels = flying;

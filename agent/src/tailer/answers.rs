@@ -55,20 +55,26 @@ impl<F: Filesystem> Tailer<F> {
         let first = parcel.batch.first_offset;
         let Some(source) = self.sources.get_mut(&number) else { return };
         let single = parcel.batch.record_count <= 1;
+        // What goes to the spool next waits for no lane.
+        let leaving = source.spooled_cuts.is_some();
         match why {
             Returned::Corrupt | Returned::Recalled => {}
+            Returned::Held { .. } if leaving => {}
             Returned::Held { delay } => source.paused_until = source.paused_until.max(now.mono + delay),
             Returned::TooLarge { limit } => {
                 // A limit that the batch already keeps makes no sense; halving makes progress all the same.
                 let sensible = limit.clamp(1, parcel.encoded.saturating_sub(1).max(1));
                 source.encoded_bytes_max = source.encoded_bytes_max.min(sensible);
-                if single {
+                if single && !leaving {
                     self.oversized.insert((number, first), Oversized { encoded: parcel.encoded, limit });
                     source.paused_until = now.mono + pace::SETTLE * 6;
                 }
             }
         }
         if !source.has_file() {
+            if why == Returned::Recalled {
+                return self.spool_orphan(parcel);
+            }
             let divide = !single && matches!(why, Returned::TooLarge { .. });
             return self.keep_orphan(parcel, divide, now);
         }

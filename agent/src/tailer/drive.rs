@@ -234,7 +234,7 @@ impl<F: Filesystem, C: Clock> Stopped<F, C> {
         let deadline = self.driver.clock.now().mono + patience;
         self.driver.arrivals.close();
         self.driver.tailer.begin_stop(self.driver.clock.now());
-        loop {
+        let leaving = loop {
             let now = self.driver.clock.now();
             let mut errands = Vec::new();
             let leaving = self.driver.tailer.turn_stopping(now, &mut errands);
@@ -245,14 +245,18 @@ impl<F: Filesystem, C: Clock> Stopped<F, C> {
             let written = !leaving && self.driver.spools.is_written();
             let settled = written && self.driver.tailer.is_settled() && self.driver.spools.is_settled();
             if settled || now.mono >= deadline || hurry() {
-                break;
+                break leaving;
             }
             // The wish to stop is no news: it would end every wait at once.
             let mail = self.driver.mailbox.take_answers(wake.saturating_sub(now.mono).min(SHOW / 10));
             let now = self.driver.clock.now();
             self.driver.hear(mail, now);
+        };
+        if leaving {
+            self.driver.tailer.give_up_leaving(self.driver.clock.now());
         }
-        let settled = self.driver.tailer.stop() && self.driver.spools.is_written() && self.driver.spools.is_settled();
+        let settled =
+            self.driver.tailer.stop() && !leaving && self.driver.spools.is_written() && self.driver.spools.is_settled();
         self.driver.spools.stop();
         let now = self.driver.clock.now();
         self.driver.show(now);

@@ -54,7 +54,12 @@ impl<F: Filesystem> Tailer<F> {
             return;
         }
         if !self.settings.spools_deleted {
-            return self.release(number, now);
+            // What is another generation's continuation is not lost with its file.
+            let own = source.own;
+            if own || self.is_own(number, now) {
+                self.release(number, now);
+            }
+            return;
         }
         if source.spooled_cuts.is_none() {
             tracing::info!(
@@ -65,12 +70,21 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return };
         if source.spooled_cuts.is_none() {
             source.spooled_cuts = Some(0);
-            // Where it waits for the window it would wait in vain.
+            // Where it waits for the window, or for its lane, it would wait in vain.
             source.queued = false;
+            source.paused_until = Duration::ZERO;
         }
+        self.call_back(number, now);
+    }
+
+    /// Calls back what the shipper has of a generation. At the end of a run an answer that does not come is not waited
+    /// for long: what is sent again has the ids it had.
+    fn call_back(&mut self, number: StreamNumber, now: Now) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
         if source.shipped() > 0 && source.recalled_at.is_none_or(|at| now.mono >= at + pace::RETRY) {
+            let in_flight = self.handover.stopping && source.recalled_at.is_some();
             source.recalled_at = Some(now.mono);
-            self.errands.push(Errand::Recall(number));
+            self.errands.push(Errand::Recall { stream: number, in_flight });
         }
     }
 
@@ -123,9 +137,43 @@ impl<F: Filesystem> Tailer<F> {
             .map(|(number, _)| *number)
             .collect();
         stuck.into_iter().for_each(|number| self.attend(number, now));
+        self.hand_orphans_over(now);
         self.visit_leaving(now);
         out.append(&mut self.errands);
         self.sources.values().any(|source| source.spooled_cuts.is_some() && source.is_leaving(true, now.mono))
+    }
+
+    /// The time to stop is over: what deleted files still hold is lost with their descriptors, and counted.
+    pub fn give_up_leaving(&mut self, now: Now) {
+        let leaving = |source: &Source<_>| source.spooled_cuts.is_some() && source.is_leaving(true, now.mono);
+        let numbers: Vec<_> =
+            self.sources.iter().filter(|(_, source)| leaving(source)).map(|(number, _)| *number).collect();
+        numbers.into_iter().for_each(|number| self.give_up(number, LossReason::Deleted, now));
+    }
+
+    /// Batches whose file is gone are in memory alone: at the end of a run they go to the spool as they are.
+    fn hand_orphans_over(&mut self, now: Now) {
+        if !self.settings.spools_deleted {
+            return;
+        }
+        let is_orphaned = |source: &Source<_>| !source.has_file() && (source.shipped() > 0 || !source.kept.is_empty());
+        let numbers: Vec<_> =
+            self.sources.iter().filter(|(_, source)| is_orphaned(source)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            let kept = self.sources.get_mut(&number).map(|source| std::mem::take(&mut source.kept));
+            kept.into_iter().flatten().for_each(|parcel| self.spool_orphan(parcel));
+            self.call_back(number, now);
+        }
+    }
+
+    /// Has the spool take a batch that cannot be built again.
+    pub(super) fn spool_orphan(&mut self, parcel: Parcel) {
+        let Some(source) = self.sources.get_mut(&parcel.stream) else { return };
+        self.window.bytes = self.window.bytes.saturating_sub(parcel.encoded);
+        self.window.parcels = self.window.parcels.saturating_sub(1);
+        *source.spooled_cuts.get_or_insert(0) += 1;
+        source.leaving_bytes.insert(parcel.batch.first_offset, parcel.encoded);
+        self.handover.push(parcel);
     }
 
     /// Batches for the spool. [`Self::kept`] says when they are durable.
@@ -158,11 +206,13 @@ impl<F: Filesystem> Tailer<F> {
 }
 
 impl<H> Source<H> {
-    /// Whether it is deleted, with something that is neither delivered nor spooled, and has not grown for a while.
+    /// Whether it is deleted, with something that is neither delivered nor spooled, and has not grown for a while. One that
+    /// equals a living generation so far has nothing that would be lost at once.
     fn is_leaving(&self, at_once: bool, now: Duration) -> bool {
         let is_delivered = self.unread() == 0 && self.progress.is_settled();
         let rested = now >= self.grown_at.max(self.deleted_at) + pace::DELETED_KEPT;
-        self.seen.deleted && self.file.is_some() && self.own && !is_delivered && (at_once || rested)
+        let is_due = rested || (at_once && self.held.is_none());
+        self.seen.deleted && self.file.is_some() && !is_delivered && is_due
     }
 
     /// Batches that the shipper has.

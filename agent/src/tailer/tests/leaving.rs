@@ -1,7 +1,10 @@
 //! Deleted files that are not delivered: their rest goes to the spool, or is counted.
 
 use super::rig::{Rig, SECOND, bodies, lines};
-use crate::{parcel::Answer, tailer::LossReason};
+use crate::{
+    parcel::{Answer, Returned},
+    tailer::LossReason,
+};
 
 /// A file that was read in part, deleted with batches on their way and bytes unread, and no gateway.
 fn deleted_while_the_gateway_is_away(spools_deleted: bool) -> Rig {
@@ -75,6 +78,70 @@ fn at_the_end_of_a_run_what_deleted_files_hold_goes_to_the_spool_at_once() {
     rig.deliver_spooled();
     rig.run(30 * SECOND);
     assert_eq!((rig.bodies(), rig.losses()), (bodies(&[("a", 0..900)]), Vec::new()));
+}
+
+#[test]
+fn a_file_that_was_born_and_deleted_while_the_gateway_is_away_goes_to_the_spool_unread_as_it_was() {
+    for stop in [false, true] {
+        let mut rig = deleted_while_the_gateway_is_away(true);
+        rig.files.append("/logs/b.log", lines("b", 0..200).as_bytes());
+        rig.run_unanswered(20 * SECOND);
+        rig.files.delete("/logs/b.log");
+        if stop {
+            rig.run_unanswered(SECOND);
+            rig.stop();
+        } else {
+            rig.run_unanswered(90 * SECOND);
+            assert_eq!(rig.files.open_files(), 0);
+            rig.kill();
+        }
+        rig.start();
+        rig.deliver_spooled();
+        rig.run(30 * SECOND);
+        assert_eq!((rig.bodies(), rig.losses()), (bodies(&[("a", 0..900), ("b", 0..200)]), Vec::new()), "{stop}");
+    }
+}
+
+#[test]
+fn a_held_lane_does_not_keep_a_deleted_file_from_the_spool() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", lines("a", 0..100).as_bytes());
+    rig.run_unanswered(SECOND);
+    let delay = 300 * SECOND;
+    for parcel in std::mem::take(&mut rig.waiting) {
+        rig.give_back(parcel, Returned::Held { delay });
+    }
+    rig.files.delete("/logs/a.log");
+    rig.run_unanswered(SECOND);
+    rig.stop();
+    rig.deliver_spooled();
+    assert_eq!(rig.bodies(), bodies(&[("a", 0..100)]));
+}
+
+#[test]
+fn batches_of_a_truncated_file_that_wait_in_memory_go_to_the_spool_at_the_end_of_a_run() {
+    let mut rig = Rig::new();
+    rig.files.append("/logs/a.log", lines("a", 0..100).as_bytes());
+    rig.run_unanswered(SECOND);
+    assert!(!rig.waiting.is_empty());
+    rig.files.truncate("/logs/a.log", 0);
+    rig.run_unanswered(SECOND);
+    rig.stop();
+    rig.start();
+    rig.deliver_spooled();
+    rig.run(30 * SECOND);
+    assert_eq!((rig.bodies(), rig.losses()), (bodies(&[("a", 0..100)]), Vec::new()));
+}
+
+#[test]
+fn what_a_run_has_no_time_to_spool_is_counted() {
+    let mut rig = deleted_while_the_gateway_is_away(true);
+    rig.run_unanswered(SECOND);
+    rig.give_up_at_stop();
+    let written = lines("a", 0..900).len() as u64;
+    let known: u64 = rig.losses().iter().filter_map(|(_, bytes, _)| *bytes).sum();
+    let sent: u64 = rig.waiting.iter().map(|parcel| parcel.batch.end_offset - parcel.batch.first_offset).sum();
+    assert_eq!(known, written - lines("a", 0..50).len() as u64 - sent);
 }
 
 #[test]

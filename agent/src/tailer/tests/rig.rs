@@ -159,7 +159,7 @@ impl Rig {
         for errand in errands {
             match errand {
                 Errand::Ship(parcel) => self.waiting.push(parcel),
-                Errand::Recall(stream) => {
+                Errand::Recall { stream, in_flight: _ } => {
                     let (back, on): (Vec<_>, Vec<_>) =
                         std::mem::take(&mut self.waiting).into_iter().partition(|parcel| parcel.stream == stream);
                     self.waiting = on;
@@ -183,13 +183,26 @@ impl Rig {
     pub(super) fn stop(&mut self) {
         let now = self.now;
         self.tailer.as_mut().unwrap().begin_stop(now);
-        let mut errands = Vec::new();
-        while self.tailer.as_mut().unwrap().turn_stopping(now, &mut errands) {
-            self.run_errands(std::mem::take(&mut errands));
+        loop {
+            let mut errands = Vec::new();
+            let leaves_on = self.tailer.as_mut().unwrap().turn_stopping(now, &mut errands);
+            let is_over = !leaves_on && errands.is_empty();
+            self.run_errands(errands);
             self.spool();
+            if is_over {
+                break;
+            }
         }
         self.tailer.as_mut().unwrap().stop();
         self.kill();
+    }
+
+    /// The agent is told to stop, and given no time.
+    pub(super) fn give_up_at_stop(&mut self) {
+        let (now, tailer) = (self.now, self.tailer.as_mut().unwrap());
+        tailer.begin_stop(now);
+        assert!(tailer.turn_stopping(now, &mut Vec::new()));
+        tailer.give_up_leaving(now);
     }
 
     /// The spool's batches reach the gateway.
