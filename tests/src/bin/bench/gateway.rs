@@ -8,8 +8,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -123,19 +123,19 @@ impl NullGateway {
         Ok(())
     }
 
-    /// Blocks until a batch arrived that ends at `last`: where each ended in its source, and when it arrived.
-    pub(crate) fn arrivals(&mut self, last: u64) -> Result<Vec<(u64, SystemTime)>> {
-        let mut arrivals = Vec::new();
-        loop {
-            let mut line = String::new();
-            self.said.read_line(&mut line)?;
-            let (end, nanos) = line.trim().split_once(' ').with_context(|| format!("the gateway said {line:?}"))?;
-            let end = end.parse()?;
-            arrivals.push((end, from_unix_nano(nanos.parse()?)));
-            if end >= last {
-                return Ok(arrivals);
-            }
-        }
+    /// What it says of every batch, taken as it comes: where it ended in its source, and when it arrived. A gateway that
+    /// finds nobody to take what it says would take no more batches.
+    pub(crate) fn arrivals(mut self) -> mpsc::Receiver<Result<(u64, SystemTime)>> {
+        let (sender, arrivals) = mpsc::channel();
+        std::thread::spawn(move || while sender.send(self.arrival()).is_ok() {});
+        arrivals
+    }
+
+    fn arrival(&mut self) -> Result<(u64, SystemTime)> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        let (end, nanos) = line.trim().split_once(' ').with_context(|| format!("the gateway said {line:?}"))?;
+        Ok((end.parse()?, from_unix_nano(nanos.parse()?)))
     }
 
     /// Its processor time so far.

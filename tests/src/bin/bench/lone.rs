@@ -139,19 +139,20 @@ async fn away(corpus: &Corpus, pki: &Pki) -> Result<Row> {
 
 /// From the return of a write to the moment at which a gateway has handed its last line to the bus.
 async fn delays(corpus: &Corpus, pki: &Pki) -> Result<Row> {
-    let mut gateway = NullGateway::reporting(pki)?;
+    let gateway = NullGateway::reporting(pki)?;
     let agent = Lone::start(corpus, pki, gateway.address, "delays", 0)?;
     let mut log = Log::create(&agent, corpus)?;
+    let arrivals = gateway.arrivals();
     let line = corpus.bytes / corpus.lines;
     let bytes = per_tick(LINES * line);
     log.write_for(WARMING, bytes, &mut VecDeque::new()).await?;
     let mut written = VecDeque::new();
     log.write_for(WRITING, bytes, &mut written).await?;
-    let last = log.written;
-    let arrived = tokio::task::spawn_blocking(move || gateway.arrivals(last));
-    let arrived = tokio::time::timeout(PATIENCE, arrived).await.context("the last line does not arrive")???;
     let mut delays = Vec::new();
-    for (end, at) in arrived {
+    let mut arrived = 0;
+    while arrived < log.written {
+        let (end, at) = arrivals.recv_timeout(PATIENCE).context("the last line does not arrive")??;
+        arrived = end;
         while let Some((_, write)) = written.front().copied().filter(|(write_end, _)| *write_end <= end) {
             written.pop_front();
             delays.push(at.duration_since(write).unwrap_or_default());
