@@ -36,15 +36,20 @@ impl Group {
     pub fn new(include: &[String], exclude: &[String], working_directory: &Path) -> Result<Self, PatternError> {
         let mut roots = BTreeMap::new();
         let mut included = Vec::new();
+        // Walks meet neither doubled slashes nor dots.
+        let normal = |pattern: &String| working_directory.join(pattern).components().collect::<PathBuf>();
         for pattern in include {
-            // Walks meet neither doubled slashes nor dots.
-            let absolute: PathBuf = working_directory.join(pattern).components().collect();
+            let absolute = normal(pattern);
             let (root, depth) = root(&absolute);
             let deepest = roots.entry(root).or_insert(0);
             *deepest = depth.max(*deepest);
             included.push(absolute.to_string_lossy().into_owned());
         }
-        Ok(Self { include: set(&included)?, exclude: set(exclude)?, roots })
+        let excluded = exclude.iter().map(|pattern| {
+            // Such a pattern means any directory, not any below this one.
+            if pattern.starts_with("**") { pattern.clone() } else { normal(pattern).to_string_lossy().into_owned() }
+        });
+        Ok(Self { include: set(&included)?, exclude: set(&excluded.collect::<Vec<_>>())?, roots })
     }
 
     fn matches(&self, path: &Path) -> bool {
@@ -173,8 +178,9 @@ mod tests {
 
     #[test]
     fn doubled_slashes_and_dots_change_nothing() {
-        let group = group(&["/var//log/./*.log", "./near/*"], &[]);
+        let group = group(&["/var//log/./*.log", "./near/*"], &["near/b", "/var/./log//b.log"]);
         assert!(group.matches(Path::new("/var/log/a.log")) && group.matches(Path::new("/home/near/a")));
+        assert!(!group.matches(Path::new("/var/log/b.log")) && !group.matches(Path::new("/home/near/b")));
     }
 
     #[test]

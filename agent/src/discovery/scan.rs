@@ -8,7 +8,7 @@
 //! that matter are kept, never all those of a large directory.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
@@ -30,6 +30,8 @@ pub(super) const DEPTH_MAX: usize = 64;
 const NAMES_MAX: usize = 64;
 /// Names that cost as much to list as one stat.
 const NAMES_PER_STAT: usize = 8;
+/// Paths under which one directory is walked, at most: links may lead to it from anywhere.
+const PATHS_MAX: u8 = 8;
 
 /// A file that the walk came across.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Step {
     pub found: Vec<Found>,
     /// The directory that was entered, links resolved, where changes in it give hints.
     pub directory: Option<PathBuf>,
+    /// The path under which it was entered, where links lead there.
+    pub alias: Option<PathBuf>,
     /// Directories that hold targets of links.
     pub targets: Vec<PathBuf>,
     /// Links to files, each after what it leads to in the end.
@@ -79,6 +83,35 @@ impl<F> std::fmt::Debug for Ground<'_, F> {
     }
 }
 
+/// The directories on the way to one, by device and inode: a link may lead back to one of them.
+#[derive(Clone, Debug, Default)]
+struct Trail(Option<Arc<Passed>>);
+
+#[derive(Debug)]
+struct Passed {
+    directory: (u64, u64),
+    above: Trail,
+}
+
+impl Trail {
+    fn on_to(&self, directory: (u64, u64)) -> Self {
+        Self(Some(Arc::new(Passed { directory, above: self.clone() })))
+    }
+
+    fn holds(&self, directory: (u64, u64)) -> bool {
+        let passed = std::iter::successors(self.0.as_ref(), |passed| passed.above.0.as_ref());
+        passed.into_iter().any(|passed| passed.directory == directory)
+    }
+}
+
+/// A directory to be entered.
+#[derive(Debug)]
+struct Ahead {
+    path: PathBuf,
+    depth: usize,
+    trail: Trail,
+}
+
 /// Directories beside each other that are still to be entered.
 #[derive(Debug)]
 struct Beside {
@@ -86,6 +119,7 @@ struct Beside {
     names: Arc<[Box<OsStr>]>,
     next: usize,
     depth: usize,
+    trail: Trail,
 }
 
 /// The directory whose names are being looked at.
@@ -95,17 +129,20 @@ struct Entered {
     names: Arc<[Name]>,
     next: usize,
     depth: usize,
+    trail: Trail,
 }
 
 /// A walk under way.
 #[derive(Debug)]
 pub struct Scan {
-    /// Where it begins, and directories that links led to.
-    waiting: Vec<(PathBuf, usize)>,
+    /// Where it begins.
+    roots: Vec<Ahead>,
     beside: Vec<Beside>,
+    /// Directories that links led to; they come last, so that what has a path of its own is found under that.
+    linked: Vec<Ahead>,
     entered: Option<Entered>,
-    /// Directories walked, by device and inode: links may lead in circles.
-    walked: HashSet<(u64, u64)>,
+    /// How often each directory was walked, by device and inode.
+    walked: HashMap<(u64, u64), u8>,
 }
 
 impl Scan {
@@ -119,8 +156,10 @@ impl Scan {
     /// A walk over some directories, each with the levels of names that are looked at below it.
     #[must_use]
     pub fn over(directories: impl IntoIterator<Item = (PathBuf, usize)>) -> Self {
-        let waiting = directories.into_iter().map(|(root, depth)| (root, depth.min(DEPTH_MAX))).collect();
-        Self { waiting, beside: Vec::new(), entered: None, walked: HashSet::new() }
+        let ahead =
+            |(path, depth): (PathBuf, usize)| Ahead { path, depth: depth.min(DEPTH_MAX), trail: Trail::default() };
+        let roots = directories.into_iter().map(ahead).collect();
+        Self { roots, beside: Vec::new(), linked: Vec::new(), entered: None, walked: HashMap::new() }
     }
 
     /// Goes one step.
@@ -129,21 +168,26 @@ impl Scan {
         match self.entered.take() {
             Some(entered) => self.look_at_some(ground, memory, entered, &mut step),
             None => {
-                if let Some((directory, depth)) = self.next_directory() {
-                    self.enter(ground, memory, directory, depth, &mut step);
+                if let Some(ahead) = self.next_directory() {
+                    self.enter(ground, memory, ahead, &mut step);
                 }
             }
         }
-        step.finished = self.entered.is_none() && self.waiting.is_empty() && self.beside.is_empty();
+        step.finished =
+            self.entered.is_none() && self.roots.is_empty() && self.beside.is_empty() && self.linked.is_empty();
         step
     }
 
-    fn next_directory(&mut self) -> Option<(PathBuf, usize)> {
-        if let Some(waiting) = self.waiting.pop() {
-            return Some(waiting);
+    fn next_directory(&mut self) -> Option<Ahead> {
+        if let Some(root) = self.roots.pop() {
+            return Some(root);
         }
-        let beside = self.beside.last_mut()?;
-        let next = beside.names.get(beside.next).map(|name| (beside.parent.join(&**name), beside.depth));
+        let Some(beside) = self.beside.last_mut() else { return self.linked.pop() };
+        let ahead = |name: &Box<OsStr>| {
+            let (path, trail) = (beside.parent.join(&**name), beside.trail.clone());
+            Ahead { path, depth: beside.depth, trail }
+        };
+        let next = beside.names.get(beside.next).map(ahead);
         beside.next += 1;
         if beside.next >= beside.names.len() {
             self.beside.pop();
@@ -155,15 +199,16 @@ impl Scan {
         &mut self,
         ground: &Ground<'_, F>,
         memory: &mut Memory,
-        directory: PathBuf,
-        depth: usize,
+        Ahead { path: directory, depth, mut trail }: Ahead,
         step: &mut Step,
     ) {
         step.cost += 1;
         let entered = ground.filesystem.stat(&directory).and_then(|stat| {
-            if stat.kind != Kind::Directory || !self.walked.insert((stat.device, stat.inode)) {
+            let id = (stat.device, stat.inode);
+            if stat.kind != Kind::Directory || trail.holds(id) || !self.may_walk(id) {
                 return Ok(None);
             }
+            trail = trail.on_to(id);
             let is_network = memory.enters_network(ground.filesystem, &directory, (&stat, depth), ground.now);
             let listed = match memory.recall(&directory, &stat, ground.now) {
                 Some(listed) => listed,
@@ -171,6 +216,7 @@ impl Scan {
             };
             if !is_network {
                 step.directory = Some(listed.resolved.clone().unwrap_or_else(|| directory.clone()));
+                step.alias = listed.resolved.is_some().then(|| directory.clone());
             }
             Ok(Some(listed))
         });
@@ -178,11 +224,11 @@ impl Scan {
             Ok(Some(listed)) => {
                 if depth > 1 && !listed.directories.is_empty() {
                     let (parent, names) = (directory.clone(), listed.directories);
-                    self.beside.push(Beside { parent, names, next: 0, depth: depth - 1 });
+                    self.beside.push(Beside { parent, names, next: 0, depth: depth - 1, trail: trail.clone() });
                 }
                 if !listed.names.is_empty() {
                     let names = listed.names;
-                    self.entered = Some(Entered { path: directory, names, next: 0, depth });
+                    self.entered = Some(Entered { path: directory, names, next: 0, depth, trail });
                 }
             }
             Ok(None) => {}
@@ -190,6 +236,13 @@ impl Scan {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => step.failed.push((directory, error)),
         }
+    }
+
+    /// Whether a directory may be walked once more, and notes that it is.
+    fn may_walk(&mut self, directory: (u64, u64)) -> bool {
+        let times = self.walked.entry(directory).or_insert(0);
+        *times = times.saturating_add(1);
+        *times <= PATHS_MAX
     }
 
     fn look_at_some<F: Filesystem>(
@@ -225,7 +278,9 @@ impl Scan {
             Err(error) => return step.failed.push((path, error)),
         };
         match stat.kind {
-            Kind::Directory if entered.depth > 1 => self.waiting.push((path, entered.depth - 1)),
+            Kind::Directory if entered.depth > 1 => {
+                self.linked.push(Ahead { path, depth: entered.depth - 1, trail: entered.trail.clone() });
+            }
             Kind::File if name.group.is_some() || (ground.wanted)(stat.inode) => {
                 if name.is_link && memory.network_of(ground.filesystem, &path, stat.device).is_none() {
                     let target = ground.filesystem.resolve(&path).ok();

@@ -328,11 +328,12 @@ impl<F: Filesystem> Tailer<F> {
         false
     }
 
-    /// A whole walk is over: what it did not come across is gone.
-    pub(super) fn archives_walked(&mut self, now: Now) {
+    /// A whole walk is over: what it did not come across is gone, unless it may be where the walk could not look.
+    pub(super) fn archives_walked(&mut self, is_hidden: impl Fn(&Path) -> bool, now: Now) {
         let walk = self.walk.number;
         let candidates = self.archives.candidates.iter();
-        let gone: Vec<FileKey> = candidates.filter(|(_, it)| it.walk < walk).map(|(key, _)| *key).collect();
+        let gone: Vec<FileKey> =
+            candidates.filter(|(_, it)| it.walk < walk && !is_hidden(&it.path)).map(|(key, _)| *key).collect();
         gone.iter().for_each(|key| drop(self.archives.remove(key)));
         self.archives.left_alone.retain(|_, (_, seen)| *seen >= walk);
         self.past.walked(walk, now.unix_nano / 1_000_000_000);

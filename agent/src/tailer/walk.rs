@@ -50,10 +50,13 @@ pub(super) struct Walk {
     followed: BTreeMap<PathBuf, usize>,
     /// Links in scope by what they lead to, with the last walk that came upon them: hints name the targets.
     links: BTreeMap<PathBuf, (PathBuf, u64)>,
+    /// Paths under which walks came through directories that links lead to, with the last such walk, by the
+    /// directories' own paths: hints know no others.
+    aliases: BTreeMap<PathBuf, BTreeMap<PathBuf, u64>>,
     /// Directories to watch that the last steps came through.
     directories: BTreeSet<PathBuf>,
-    /// Whether something could not be looked at, so that what was not found may still be there.
-    incomplete: bool,
+    /// What could not be looked at.
+    failed: Failed,
     pub(super) finished_at: Duration,
     began_at: Duration,
     /// Whether someone waits for the main walk: for the first one, or because hints were lost.
@@ -69,6 +72,30 @@ pub(super) struct Walk {
     /// When directories on network file systems are walked again.
     networks_next: Duration,
     pub(super) memory: Memory,
+}
+
+/// What a walk could not look at: what is there, or below it, may still be there although it was not found.
+#[derive(Debug, Default)]
+struct Failed {
+    paths: BTreeSet<PathBuf>,
+    /// More than is remembered, or there was no descriptor to look with.
+    everything: bool,
+}
+
+impl Failed {
+    /// Paths remembered.
+    const PATHS_MAX: usize = 1024;
+
+    fn add(&mut self, path: PathBuf) {
+        self.everything |= self.paths.len() >= Self::PATHS_MAX;
+        if !self.everything {
+            self.paths.insert(path);
+        }
+    }
+
+    fn hides(&self, path: &Path) -> bool {
+        self.everything || (!self.paths.is_empty() && path.ancestors().any(|above| self.paths.contains(above)))
+    }
 }
 
 /// How much a walk may cost now.
@@ -122,6 +149,33 @@ impl Default for Allowance {
     }
 }
 
+impl Walk {
+    /// Every path by which walks come to what is in a directory that a watch knows by its own path.
+    fn names_of(&self, path: &Path) -> Vec<PathBuf> {
+        let mut names = vec![path.to_path_buf()];
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+            let aliases = self.aliases.get(parent).into_iter().flat_map(BTreeMap::keys);
+            names.extend(aliases.map(|alias| alias.join(name)));
+        }
+        names
+    }
+
+    /// A hint under every path by which walks come there.
+    fn translated(&self, hint: Hint) -> Vec<Hint> {
+        match hint {
+            Hint::Changed(path) => self.names_of(&path).into_iter().map(Hint::Changed).collect(),
+            Hint::Vanished(path) => self.names_of(&path).into_iter().map(Hint::Vanished).collect(),
+            Hint::Appeared(path) => self.names_of(&path).into_iter().map(Hint::Appeared).collect(),
+            Hint::Moved { from, to } => {
+                let (from, to) = (self.names_of(&from), self.names_of(&to));
+                let count = from.len().max(to.len());
+                let at = |names: &[PathBuf], at: usize| names[at.min(names.len() - 1)].clone();
+                (0..count).map(|place| Hint::Moved { from: at(&from, place), to: at(&to, place) }).collect()
+            }
+        }
+    }
+}
+
 impl<F: Filesystem> Tailer<F> {
     /// Asks for a walk soon: hints were lost.
     pub fn walk_soon(&mut self, now: Now) {
@@ -133,13 +187,15 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Asks for a look into a directory and what is below it: it appeared, or something may have happened in it unseen.
     pub fn walk_into(&mut self, directory: &Path, now: Now) {
-        match self.settings.patterns.depth_below(directory) {
-            Some(depth) if self.walk.first_done && self.walk.asked.len() < ASKED_MAX => {
-                self.walk.asked.insert(directory.into(), depth);
-            }
-            // A link may lead there.
-            Some(_) | None => self.walk_soon(now),
+        let aliases = self.walk.aliases.get(directory).into_iter().flat_map(BTreeMap::keys).cloned();
+        let paths: Vec<_> = self.walk.names_of(directory).into_iter().chain(aliases).collect();
+        let depth = |path: PathBuf| Some((self.settings.patterns.depth_below(&path)?, path));
+        let below: Vec<_> = paths.into_iter().filter_map(depth).collect();
+        // A link may lead there that is not known yet.
+        if below.is_empty() || !self.walk.first_done || self.walk.asked.len() >= ASKED_MAX {
+            return self.walk_soon(now);
         }
+        self.walk.asked.extend(below.into_iter().map(|(depth, path)| (path, depth)));
     }
 
     /// Says whether hints come; without them walks and looks are more frequent.
@@ -172,29 +228,37 @@ impl<F: Filesystem> Tailer<F> {
 
     pub(super) fn take_hints(&mut self, hints: Vec<Hint>, now: Now) {
         for hint in hints {
-            match hint {
-                Hint::Changed(path) => {
-                    let link = self.walk.links.get(&path).map(|(link, _)| link);
-                    if let Some(&number) = self.by_path.get(&path).or_else(|| self.by_path.get(link?)) {
-                        self.doubt(number);
-                        self.attend(number, now);
-                    }
-                }
-                Hint::Vanished(path) => {
-                    if let Some(&number) = self.by_path.get(&path) {
-                        self.attend(number, now);
-                    }
-                }
-                Hint::Appeared(path) => {
-                    self.examine_link_to(&path, now);
-                    let group = self.settings.patterns.group(&path);
-                    let known = self.by_path.contains_key(&path);
-                    if !self.examine(&path, group, now) && group.is_some() && !known {
-                        self.unseen.missed(&path, now.mono);
-                    }
-                }
-                Hint::Moved { from, to } => self.moved(&from, &to, now),
+            if self.walk.aliases.is_empty() {
+                self.take_hint(hint, now);
+            } else {
+                self.walk.translated(hint).into_iter().for_each(|hint| self.take_hint(hint, now));
             }
+        }
+    }
+
+    fn take_hint(&mut self, hint: Hint, now: Now) {
+        match hint {
+            Hint::Changed(path) => {
+                let link = self.walk.links.get(&path).map(|(link, _)| link);
+                if let Some(&number) = self.by_path.get(&path).or_else(|| self.by_path.get(link?)) {
+                    self.doubt(number);
+                    self.attend(number, now);
+                }
+            }
+            Hint::Vanished(path) => {
+                if let Some(&number) = self.by_path.get(&path) {
+                    self.attend(number, now);
+                }
+            }
+            Hint::Appeared(path) => {
+                self.examine_link_to(&path, now);
+                let group = self.settings.patterns.group(&path);
+                let known = self.by_path.contains_key(&path);
+                if !self.examine(&path, group, now) && group.is_some() && !known {
+                    self.unseen.missed(&path, now.mono);
+                }
+            }
+            Hint::Moved { from, to } => self.moved(&from, &to, now),
         }
     }
 
@@ -280,7 +344,7 @@ impl<F: Filesystem> Tailer<F> {
         let walk = &mut self.walk;
         if walk.main.is_none() && now.mono >= walk.next {
             walk.number += 1;
-            walk.incomplete = false;
+            walk.failed = Failed::default();
             walk.began_at = now.mono;
             walk.hurried = std::mem::take(&mut walk.hurry_next) || !walk.first_done;
             if walk.polling {
@@ -329,16 +393,22 @@ impl<F: Filesystem> Tailer<F> {
 
     fn take_step(&mut self, step: Step, is_main: bool, now: Now) {
         for (path, error) in step.failed {
-            self.walk.incomplete |= is_main;
             if is_exhausted(&error) {
+                self.walk.failed.everything |= is_main;
                 self.free_some(None, now);
             } else {
                 self.note_unreadable(&path, &error);
+                if is_main {
+                    self.walk.failed.add(path);
+                }
             }
+        }
+        let walk = self.walk.number;
+        if let (Some(directory), Some(alias)) = (&step.directory, step.alias) {
+            self.walk.aliases.entry(directory.clone()).or_default().insert(alias, walk);
         }
         self.walk.directories.extend(step.directory);
         self.walk.directories.extend(step.targets);
-        let walk = self.walk.number;
         self.walk.links.extend(step.links.into_iter().map(|(target, link)| (target, (link, walk))));
         step.found.into_iter().for_each(|found| self.found(found, now));
     }
@@ -371,6 +441,10 @@ impl<F: Filesystem> Tailer<F> {
         // What this walk did not come upon can be read by now, or is no more.
         self.unreadable.retain(|_, why| why.walk >= number);
         self.walk.links.retain(|_, (_, walk)| *walk >= number);
+        self.walk.aliases.retain(|_, aliases| {
+            aliases.retain(|_, walk| *walk >= number);
+            !aliases.is_empty()
+        });
         self.walk.finished_at = now.mono;
         let interval = if self.walk.polling { pace::WALK_POLLING } else { pace::WALK };
         let soon = if self.walk.hurry_next { WALK_PACE } else { interval };
@@ -378,13 +452,15 @@ impl<F: Filesystem> Tailer<F> {
         self.walk.first_done = true;
         let filesystem = &self.filesystem;
         self.walk.followed.retain(|path, _| filesystem.stat(path).is_ok());
-        if self.walk.incomplete {
-            return;
-        }
-        self.archives_walked(now);
+        self.by_path.retain(|_, stream| self.sources.contains_key(stream));
+        let failed = std::mem::take(&mut self.walk.failed);
+        self.archives_walked(|path| failed.hides(path), now);
         self.walk.memory.forget_before(self.walk.began_at);
         let mut gone: Vec<StreamNumber> = Vec::new();
         for (stream, source) in &mut self.sources {
+            if failed.hides(&source.path) {
+                continue;
+            }
             match source.presence {
                 Presence::InScope { walk } if walk < number => source.kept_for = pace::RENAMED_KEPT,
                 Presence::Dormant => source.kept_for = pace::VANISHED_KEPT,

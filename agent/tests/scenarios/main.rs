@@ -8,6 +8,7 @@
 
 mod copytruncate;
 mod deleted;
+mod directories;
 mod hostile;
 mod inputs;
 mod kills;
