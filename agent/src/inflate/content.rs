@@ -45,8 +45,8 @@ impl Cursor {
         self.end - self.kept.len() as u64
     }
 
-    /// Inflates one piece. Returns whether there was one.
-    fn advance(&mut self, archive: &impl Handle) -> io::Result<bool> {
+    /// Inflates one piece. Whoever asks knows of more content: an archive that is at its end holds less than before.
+    fn advance(&mut self, archive: &impl Handle) -> io::Result<()> {
         if self.kept.len() > 2 * KEPT_BYTES {
             self.kept.drain(..self.kept.len() - KEPT_BYTES);
         }
@@ -56,7 +56,10 @@ impl Cursor {
         let count = read.as_ref().map_or(0, |count| *count);
         self.kept.truncate(before + count);
         self.end += count as u64;
-        Ok(read.map(|count| count > 0)?)
+        match read? {
+            0 => Err(io::Error::new(io::ErrorKind::InvalidData, "the archive holds less than before")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -76,15 +79,16 @@ impl<H: Handle> Inflated<H> {
     /// Inflates towards an offset, by `budget` bytes or a little more. Returns whether it can be read at once.
     ///
     /// # Errors
-    /// As [`Handle::read_at`].
+    /// As [`Handle::read_at`]; an archive that ends before the offset is no longer what it was.
     pub fn approach(&self, offset: u64, budget: usize) -> io::Result<bool> {
         let mut cursor = self.cursor.borrow_mut();
         let cursor = self.cursor_before(&mut cursor, offset)?;
         let until = cursor.end.saturating_add(budget as u64);
         while cursor.end < offset.min(self.size) {
-            if cursor.end >= until || !cursor.advance(&self.archive)? {
+            if cursor.end >= until {
                 return Ok(false);
             }
+            cursor.advance(&self.archive)?;
         }
         Ok(true)
     }
@@ -114,9 +118,7 @@ impl<H: Handle> Handle for Inflated<H> {
         let mut cursor = self.cursor.borrow_mut();
         let cursor = self.cursor_before(&mut cursor, offset)?;
         while cursor.end <= offset {
-            if !cursor.advance(&self.archive)? {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive holds less than before"));
-            }
+            cursor.advance(&self.archive)?;
         }
         let at = usize::try_from(offset - cursor.begin()).unwrap_or(usize::MAX);
         let kept = &cursor.kept[at..];

@@ -139,6 +139,19 @@ fn content_is_approached_in_steps_and_begins_again_when_it_was_let_go() {
     }
 }
 
+#[test]
+fn an_archive_that_holds_less_than_before_is_told_on_the_way_as_where_it_is_read() {
+    let content = content(200_000);
+    for (codec, archive) in archives(&content, 100_000) {
+        let inflated = Inflated::new(opened(&archive), codec, 3_000_000);
+        let approaching = (0..100).find_map(|_| inflated.approach(2_000_000, 100_000).err());
+        let reading = inflated.read_at(&mut [0; 10], 2_000_000).err();
+        for error in [approaching, reading] {
+            assert_eq!(error.map(|error| error.kind()), Some(io::ErrorKind::InvalidData), "{codec:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
