@@ -2,14 +2,21 @@
 
 use std::{cell::RefCell, io};
 
-use super::{Codec, stream::Stream};
+use super::{
+    Codec,
+    stream::{Step, Stream},
+};
 use crate::filesystem::{FileStat, Handle};
 
-/// Content behind the farthest read that is kept, in bytes, since a reader goes back a little: to its anchor, to a line
-/// whose end was not there.
+/// How much is kept of the content inflated last, in bytes: it is inflated ahead of its reader, who goes back a little,
+/// to its anchor, to a line whose end was not there.
 pub(super) const KEPT_BYTES: usize = 1024 * 1024;
 /// Content inflated at once.
 const PIECE_BYTES: usize = 128 * 1024;
+/// Content inflated ahead of a reader, within its budget: more than it reads at once, but for the longest records, so
+/// that a read does not come to a part of the archive without content by itself. What is kept reaches back to the
+/// reader.
+const AHEAD_BYTES: usize = KEPT_BYTES - 3 * PIECE_BYTES;
 
 /// A file that is what it is, or the content of an archive.
 #[derive(Debug)]
@@ -45,20 +52,21 @@ impl Cursor {
         self.end - self.kept.len() as u64
     }
 
-    /// Inflates one piece. Whoever asks knows of more content: an archive that is at its end holds less than before.
-    fn advance(&mut self, archive: &impl Handle) -> io::Result<()> {
+    /// Inflates one piece, or takes a part of the archive that holds none. Returns what that counts of a budget. Who
+    /// asks knows of more content: an archive that is at its end holds less than before.
+    fn advance(&mut self, archive: &impl Handle) -> io::Result<usize> {
         if self.kept.len() > 2 * KEPT_BYTES {
             self.kept.drain(..self.kept.len() - KEPT_BYTES);
         }
         let before = self.kept.len();
         self.kept.resize(before + PIECE_BYTES, 0);
-        let read = self.stream.read(archive, &mut self.kept[before..]);
-        let count = read.as_ref().map_or(0, |count| *count);
-        self.kept.truncate(before + count);
-        self.end += count as u64;
-        match read? {
-            0 => Err(io::Error::new(io::ErrorKind::InvalidData, "the archive holds less than before")),
-            _ => Ok(()),
+        let step = self.stream.read(archive, &mut self.kept[before..]);
+        let bytes = step.as_ref().map_or(0, Step::bytes);
+        self.kept.truncate(before + bytes);
+        self.end += bytes as u64;
+        match step? {
+            Step::End => Err(io::Error::new(io::ErrorKind::InvalidData, "the archive holds less than before")),
+            step @ (Step::Content(_) | Step::Nothing) => Ok(step.cost()),
         }
     }
 }
@@ -76,19 +84,21 @@ impl<H: Handle> Inflated<H> {
         Self { archive, codec, size, cursor: RefCell::new(None) }
     }
 
-    /// Inflates towards an offset, by `budget` bytes or a little more. Returns whether it can be read at once.
+    /// Inflates towards an offset and a little beyond it, by `budget` bytes or a little more; what holds no content is
+    /// charged, too. Returns whether it can be read at once.
     ///
     /// # Errors
-    /// As [`Handle::read_at`]; an archive that ends before the offset is no longer what it was.
+    /// As [`Handle::read_at`]; an archive that ends before that place is no longer what it was.
     pub fn approach(&self, offset: u64, budget: usize) -> io::Result<bool> {
         let mut cursor = self.cursor.borrow_mut();
         let cursor = self.cursor_before(&mut cursor, offset)?;
-        let until = cursor.end.saturating_add(budget as u64);
-        while cursor.end < offset.min(self.size) {
-            if cursor.end >= until {
+        let until = offset.saturating_add(AHEAD_BYTES as u64).min(self.size);
+        let mut left = budget;
+        while cursor.end < until {
+            if left == 0 {
                 return Ok(false);
             }
-            cursor.advance(&self.archive)?;
+            left = left.saturating_sub(cursor.advance(&self.archive)?);
         }
         Ok(true)
     }

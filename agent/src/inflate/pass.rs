@@ -2,7 +2,10 @@
 //!
 //! On its way it looks for what is known: the marks of bytes before offsets, at which generations were left.
 
-use super::{Codec, Fault, stream::Stream};
+use super::{
+    Codec, Fault,
+    stream::{Step, Stream},
+};
 use crate::{
     filesystem::Handle,
     identity::{MARK_BYTES_MAX, Mark},
@@ -27,7 +30,8 @@ pub(crate) struct Pass<H> {
     /// The last bytes of the content before `size`: a KiB at least, where there is one.
     block: Vec<u8>,
     size: u64,
-    head: Vec<u8>,
+    /// The first bytes of the content, once they are known.
+    head: Option<Vec<u8>>,
     sought: Vec<Sought>,
     done: bool,
 }
@@ -39,42 +43,56 @@ impl<H> std::fmt::Debug for Pass<H> {
 }
 
 impl<H: Handle> Pass<H> {
-    /// Begins with the head of the content.
-    pub(crate) fn begin(archive: H, codec: Codec) -> Result<Self, Fault> {
-        let mut pass = Self {
+    /// A pass that has not begun.
+    pub(crate) fn new(archive: H, codec: Codec) -> Result<Self, Fault> {
+        Ok(Self {
             archive,
             stream: Stream::new(codec)?,
             block: Vec::new(),
             size: 0,
-            head: Vec::new(),
+            head: None,
             sought: Vec::new(),
             done: false,
-        };
-        while pass.block.len() < MARK_BYTES_MAX && !pass.done {
-            pass.read(MARK_BYTES_MAX - pass.block.len())?;
+        })
+    }
+
+    /// Inflates the head of the content, by `budget` bytes or a little more, for an archive may begin with much that
+    /// holds no content. Returns whether the head is known.
+    pub(crate) fn begin(&mut self, budget: usize) -> Result<bool, Fault> {
+        let mut left = budget;
+        while self.head.is_none() && left > 0 {
+            left = left.saturating_sub(self.read(MARK_BYTES_MAX - self.block.len())?);
+            if self.done || self.block.len() == MARK_BYTES_MAX {
+                self.head = Some(self.block.clone());
+            }
         }
-        pass.head.clone_from(&pass.block);
-        Ok(pass)
+        Ok(self.has_head())
     }
 
-    /// The first bytes of the content.
+    /// Whether the head is known.
+    pub(crate) fn has_head(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// The first bytes of the content, once they are known.
     pub(crate) fn head(&self) -> &[u8] {
-        &self.head
+        self.head.as_deref().unwrap_or_default()
     }
 
-    /// Looks for the bytes before a place of a generation; to be told before the first step.
+    /// Looks for the bytes before a place of a generation; to be told between the head and the first step.
     pub(crate) fn seek(&mut self, of: StreamNumber, offset: u64, anchor: Mark) {
         self.sought.push(Sought { of, offset, anchor, found: false });
         self.look(0);
     }
 
-    /// Goes on by `budget` bytes or a little more. Returns whether it is over, and the archive whole.
+    /// Goes on behind the head by `budget` bytes or a little more; what holds no content is charged, too. Returns
+    /// whether it is over, and the archive whole.
     pub(crate) fn step(&mut self, budget: usize) -> Result<bool, Fault> {
-        let until = self.size.saturating_add(budget as u64);
-        while !self.done && self.size < until {
+        let mut left = budget;
+        while !self.done && left > 0 {
             let before = self.size;
             self.block.drain(..self.block.len().saturating_sub(MARK_BYTES_MAX));
-            self.read(PIECE_BYTES)?;
+            left = left.saturating_sub(self.read(PIECE_BYTES)?);
             self.look(before);
         }
         Ok(self.done)
@@ -102,15 +120,17 @@ impl<H: Handle> Pass<H> {
         self.archive
     }
 
-    fn read(&mut self, bytes: usize) -> Result<(), Fault> {
+    /// Inflates so many bytes at most. Returns what that counts of a budget.
+    fn read(&mut self, bytes_max: usize) -> Result<usize, Fault> {
         let before = self.block.len();
-        self.block.resize(before + bytes, 0);
-        let read = self.stream.read(&self.archive, &mut self.block[before..]);
-        let count = read.as_ref().map_or(0, |count| *count);
-        self.block.truncate(before + count);
-        self.size += count as u64;
-        self.done = read? == 0;
-        Ok(())
+        self.block.resize(before + bytes_max, 0);
+        let step = self.stream.read(&self.archive, &mut self.block[before..]);
+        let bytes = step.as_ref().map_or(0, Step::bytes);
+        self.block.truncate(before + bytes);
+        self.size += bytes as u64;
+        let step = step?;
+        self.done = step == Step::End;
+        Ok(step.cost())
     }
 
     /// Looks at the places behind `before`, which the block has now.

@@ -8,14 +8,45 @@ use zstd::{
 use super::{Codec, Fault, WINDOW_LOG_MAX, gzip::Gzip};
 use crate::filesystem::Handle;
 
-/// Bytes of the archive that are read at once.
-const INPUT_BYTES: usize = 64 * 1024;
+/// Bytes of the archive that are read at once, and the most that one step takes.
+pub(super) const INPUT_BYTES: usize = 64 * 1024;
+/// What a step counts at least: many that bring little (small members) take their time, too.
+const STEP_COST_MIN: usize = 4 * 1024;
 
 /// How many bytes a decoder took and put.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moved {
     pub(super) taken: usize,
     pub(super) put: usize,
+}
+
+/// What one step through an archive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// So many bytes of the content, one at least.
+    Content(usize),
+    /// Nothing yet: what was taken of the archive holds no content.
+    Nothing,
+    /// The end of a whole archive.
+    End,
+}
+
+impl Step {
+    /// Bytes of the content that it brought.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Content(bytes) => *bytes,
+            Self::Nothing | Self::End => 0,
+        }
+    }
+
+    /// What it counts of a budget of content.
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Self::Content(bytes) => (*bytes).max(STEP_COST_MIN),
+            Self::Nothing | Self::End => INPUT_BYTES,
+        }
+    }
 }
 
 enum Decoding {
@@ -94,21 +125,18 @@ impl Stream {
         Ok(Self { decoding: Decoding::new(codec)?, input: Vec::new(), taken: 0, offset: 0 })
     }
 
-    /// The next bytes of the content; 0 at the end of a whole archive.
-    pub(super) fn read(&mut self, archive: &impl Handle, output: &mut [u8]) -> Result<usize, Fault> {
-        if output.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let at_end = self.taken == self.input.len() && !self.refill(archive)?;
-            let moved = self.decoding.run(&self.input[self.taken..], output)?;
-            self.taken += moved.taken;
-            if moved.put > 0 {
-                return Ok(moved.put);
-            }
-            if at_end {
-                return if self.decoding.may_end() { Ok(0) } else { Err(Fault::Incomplete) };
-            }
+    /// One step: puts the next bytes of the content to `output`, which has room. It takes [`INPUT_BYTES`] of the
+    /// archive at most, so that its work is bounded in long parts without content: names, padding, empty members,
+    /// frames that are to be skipped.
+    pub(super) fn read(&mut self, archive: &impl Handle, output: &mut [u8]) -> Result<Step, Fault> {
+        let at_end = self.taken == self.input.len() && !self.refill(archive)?;
+        let moved = self.decoding.run(&self.input[self.taken..], output)?;
+        self.taken += moved.taken;
+        match moved.put {
+            0 if !at_end => Ok(Step::Nothing),
+            0 if self.decoding.may_end() => Ok(Step::End),
+            0 => Err(Fault::Incomplete),
+            bytes => Ok(Step::Content(bytes)),
         }
     }
 

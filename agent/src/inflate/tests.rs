@@ -4,7 +4,7 @@ use std::io::Write;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{stream::INPUT_BYTES, *};
 use crate::{
     filesystem::{Filesystem, Handle, fake::FakeFilesystem, fake::FakeHandle},
     identity::{MARK_BYTES_MAX, Mark},
@@ -31,8 +31,14 @@ fn opened(archive: &[u8]) -> FakeHandle {
     files.open("/x".as_ref()).unwrap()
 }
 
+fn begun(archive: &[u8], codec: Codec) -> Result<Pass<FakeHandle>, Fault> {
+    let mut pass = Pass::new(opened(archive), codec)?;
+    while !pass.begin(1)? {}
+    Ok(pass)
+}
+
 fn pass(archive: &[u8], codec: Codec) -> Result<Pass<FakeHandle>, Fault> {
-    let mut pass = Pass::begin(opened(archive), codec)?;
+    let mut pass = begun(archive, codec)?;
     while !pass.step(1)? {}
     Ok(pass)
 }
@@ -64,7 +70,7 @@ fn archives_are_known_by_their_first_bytes() {
 fn all_members_and_frames_are_read_and_what_is_sought_is_found() {
     let content = content(300_000);
     for (codec, archive) in archives(&content, 100_000) {
-        let mut pass = Pass::begin(opened(&archive), codec).unwrap();
+        let mut pass = begun(&archive, codec).unwrap();
         assert_eq!(pass.head(), &content[..MARK_BYTES_MAX]);
         for (number, offset) in [(1, 300), (2, 65_536 + 1024), (3, 250_000), (4, 300_000), (5, 300_001)] {
             pass.seek(StreamNumber(number), offset, Mark::anchor(&content[..content.len().min(offset as usize)]));
@@ -137,6 +143,67 @@ fn content_is_approached_in_steps_and_begins_again_when_it_was_let_go() {
         assert_eq!(inflated.read_full_at(&mut buffer, 2_900_000).unwrap(), 1000);
         assert_eq!(&buffer[..], &content[2_900_000..2_901_000]);
     }
+}
+
+/// Bytes of an archive in a row that hold no content.
+const GAP_BYTES: usize = 400_000;
+
+/// Archives of the content `ab` with a long part that holds none of it.
+fn with_gaps() -> [(&'static str, Codec, Vec<u8>); 5] {
+    let builder = flate2::GzBuilder::new().filename(vec![b'x'; GAP_BYTES]);
+    let mut named = builder.write(Vec::new(), flate2::Compression::fast());
+    named.write_all(b"ab").unwrap();
+    let empty = gzip(b"");
+    let empties = empty.repeat(GAP_BYTES / empty.len());
+    // RFC 8878, 3.1.2: a magic number, a length, and whatever a user puts there.
+    let magic = [0x50_u8, 0x2a, 0x4d, 0x18];
+    let skippable = |bytes: usize| [&magic[..], &(bytes as u32).to_le_bytes()[..], &vec![7_u8; bytes][..]].concat();
+    let (one, many) = (skippable(GAP_BYTES), skippable(100).repeat(GAP_BYTES / 100));
+    [
+        ("a name", Codec::Gzip, named.finish().unwrap()),
+        ("padding", Codec::Gzip, [gzip(b"ab"), vec![0; GAP_BYTES]].concat()),
+        ("empty members", Codec::Gzip, [gzip(b"a"), empties, gzip(b"b")].concat()),
+        ("a frame to be skipped", Codec::Zstd, [zstd(b"a"), one, zstd(b"b")].concat()),
+        ("frames to be skipped", Codec::Zstd, [zstd(b"a"), many, zstd(b"b")].concat()),
+    ]
+}
+
+#[test]
+fn no_step_takes_more_than_a_piece_of_an_archive_where_it_holds_no_content() {
+    for (what, codec, archive) in with_gaps() {
+        let files = FakeFilesystem::new();
+        files.append("/x", &archive);
+        let open = || files.open("/x".as_ref()).unwrap();
+        let bounded = |step: &mut dyn FnMut() -> bool| {
+            let mut over = false;
+            while !over {
+                let before = files.bytes_read();
+                over = step();
+                assert!(files.bytes_read() - before <= INPUT_BYTES, "{what}");
+            }
+        };
+        let mut pass = Pass::new(open(), codec).unwrap();
+        bounded(&mut || pass.begin(1).unwrap());
+        bounded(&mut || pass.step(1).unwrap());
+        assert_eq!((pass.head(), pass.size()), (&b"ab"[..], 2), "{what}");
+        let inflated = Inflated::new(open(), codec, 2);
+        bounded(&mut || inflated.approach(0, 1).unwrap());
+        let (before, mut buffer) = (files.bytes_read(), [0; 2]);
+        assert_eq!(inflated.read_full_at(&mut buffer, 0).unwrap(), 2);
+        assert_eq!((&buffer, files.bytes_read()), (b"ab", before), "{what}: it was inflated ahead of the read");
+    }
+}
+
+#[test]
+fn what_holds_no_content_is_charged_as_content_is() {
+    let (_, codec, archive) = with_gaps().into_iter().next().unwrap();
+    let mut pass = Pass::new(opened(&archive), codec).unwrap();
+    let mut turns = 1;
+    while !pass.begin(2 * INPUT_BYTES).unwrap() {
+        turns += 1;
+    }
+    let expected = GAP_BYTES / (2 * INPUT_BYTES);
+    assert!((expected..expected + 3).contains(&turns), "{turns}");
 }
 
 #[test]

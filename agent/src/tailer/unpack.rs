@@ -18,7 +18,7 @@ use crate::{
     parcel::StreamNumber,
 };
 
-/// Content inflated in one turn, in bytes: some 20 ms.
+/// Content inflated in one turn, in bytes: some 20 ms. What takes its time and holds no content is charged as well.
 const STEP_BYTES: usize = 8 * 1024 * 1024;
 /// How long an archive may stay incomplete before it is told.
 const INCOMPLETE_TOLD: Duration = Duration::from_secs(60);
@@ -115,10 +115,14 @@ impl<F: Filesystem> Tailer<F> {
             self.archives.remove(&key);
             return;
         }
-        let mut pass = match Pass::begin(file, codec) {
-            Ok(pass) => pass,
-            Err(fault) => return self.pass_failed(key, fault),
-        };
+        match Pass::new(file, codec) {
+            Ok(pass) => self.archives.passing = Some((key, pass)),
+            Err(fault) => self.pass_failed(key, fault),
+        }
+    }
+
+    /// Has a pass look for the places of the generations that begin as the archive does.
+    fn seek_places(&self, pass: &mut Pass<F::Handle>) {
         for number in self.resembling(pass.head()) {
             let place = match (self.sources.get(&number), self.past.get(number)) {
                 (Some(source), _) => {
@@ -134,7 +138,6 @@ impl<F: Filesystem> Tailer<F> {
                 pass.seek(number, place.0, place.1);
             }
         }
-        self.archives.passing = Some((key, pass));
     }
 
     /// Generations, over or not, whose head begins `content`.
@@ -155,11 +158,22 @@ impl<F: Filesystem> Tailer<F> {
         if !self.archives.candidates.contains_key(&key) {
             return;
         }
-        match pass.step(STEP_BYTES) {
+        match self.go_on(&mut pass) {
             Ok(false) => self.archives.passing = Some((key, pass)),
             Ok(true) => self.passed(key, pass, now),
             Err(fault) => self.pass_failed(key, fault),
         }
+    }
+
+    /// Goes on with a pass for one turn. Returns whether it is over, and the archive whole.
+    fn go_on(&self, pass: &mut Pass<F::Handle>) -> Result<bool, Fault> {
+        if !pass.has_head() {
+            if !pass.begin(STEP_BYTES)? {
+                return Ok(false);
+            }
+            self.seek_places(pass);
+        }
+        pass.step(STEP_BYTES)
     }
 
     fn pass_failed(&mut self, key: FileKey, fault: Fault) {
