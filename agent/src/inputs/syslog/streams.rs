@@ -59,11 +59,31 @@ pub(super) struct Streams {
     seats: Arc<Semaphore>,
     open: JoinSet<(Ended, OwnedSemaphorePermit)>,
     said: Throttle,
-    full: bool,
-    fault: Option<String>,
+    troubles: Troubles,
     outlet: Outlet,
     part: Part,
     stop: CancellationToken,
+}
+
+/// What should be known of a listener that works. Each has its own end, whatever becomes of the others.
+#[derive(Debug, Default)]
+struct Troubles {
+    /// Why no connection can be accepted.
+    accept: Option<String>,
+    /// Whether all seats are taken.
+    full: bool,
+    /// Why new certificates are not in use.
+    certificates: Option<String>,
+}
+
+impl Troubles {
+    fn words(&self) -> Vec<String> {
+        let accept = self.accept.as_ref().map(|error| format!("cannot accept connections: {error}"));
+        let full = || "all connections are taken, others wait; raise `connections_max`".to_owned();
+        let fault = self.certificates.as_ref();
+        let stale = fault.map(|fault| format!("new certificates are not good, the last ones stay in use: {fault}"));
+        [accept, self.full.then(full), stale].into_iter().flatten().collect()
+    }
 }
 
 /// How a connection ended.
@@ -93,8 +113,8 @@ impl Streams {
         stop: CancellationToken,
     ) -> Self {
         let seats = Arc::new(Semaphore::new(connections_max));
-        let said = Throttle::new(LOG_INTERVAL);
-        Self { acceptor, address, seats, open: JoinSet::new(), said, full: false, fault: None, outlet, part, stop }
+        let (said, troubles) = (Throttle::new(LOG_INTERVAL), Troubles::default());
+        Self { acceptor, address, seats, open: JoinSet::new(), said, troubles, outlet, part, stop }
     }
 
     /// Accepts and reads until `stop`; then until its connections are at the end of what they had sent.
@@ -117,9 +137,11 @@ impl Streams {
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: trying at once again would only burn time.
-                    self.part.warn(format!("{}: cannot accept connections: {error}", self.address));
+                    self.troubles.accept = Some(error.to_string());
+                    self.show();
                     pace.wait(&self.stop).await;
-                    self.part.well();
+                    self.troubles.accept = None;
+                    self.show();
                 }
             }
         }
@@ -144,36 +166,27 @@ impl Streams {
         self.show_seats();
     }
 
-    /// Says whether new certificates are not good, when that changes.
-    fn show_certificates(&mut self) {
-        let Acceptor::Tls(_, files) = &self.acceptor else { return };
-        let fault = files.fault();
-        if fault == self.fault {
-            return;
+    /// Says what there is to be known; again only where it has changed.
+    fn show(&self) {
+        let words = self.troubles.words();
+        if words.is_empty() {
+            self.part.well();
+        } else {
+            self.part.warn(format!("{}: {}", self.address, words.join("; ")));
         }
-        match &fault {
-            None => self.part.well(),
-            Some(fault) => {
-                let address = &self.address;
-                self.part.warn(format!("{address}: new certificates are not good, the last ones stay in use: {fault}"));
-            }
-        }
-        self.fault = fault;
     }
 
-    /// Says whether all seats are taken, when that changes.
+    /// Says whether new certificates are not good.
+    fn show_certificates(&mut self) {
+        let Acceptor::Tls(_, files) = &self.acceptor else { return };
+        self.troubles.certificates = files.fault();
+        self.show();
+    }
+
+    /// Says whether all seats are taken.
     fn show_seats(&mut self) {
-        let full = self.seats.available_permits() == 0;
-        if full == self.full {
-            return;
-        }
-        self.full = full;
-        if full {
-            let address = &self.address;
-            self.part.warn(format!("{address}: all connections are taken, others wait; raise `connections_max`"));
-        } else {
-            self.part.well();
-        }
+        self.troubles.full = self.seats.available_permits() == 0;
+        self.show();
     }
 
     fn note(&mut self, ended: Result<(Ended, OwnedSemaphorePermit), tokio::task::JoinError>) {
@@ -328,9 +341,42 @@ async fn leave(mut framer: Framer, outlet: &Outlet, trouble: Option<(&'static st
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use logmesh_runtime::health::{Health, State};
 
     use super::*;
-    use crate::inputs::intake::intake;
+    use crate::inputs::{intake::intake, standing::parts};
+
+    #[tokio::test]
+    async fn a_seat_that_is_free_again_leaves_the_warning_of_bad_certificates() {
+        let (health, (intake, _arrivals)) = (Health::new(), intake(1 << 20, || {}));
+        let part = parts(&health, "syslog", 1).remove(0);
+        let acceptor = Acceptor::Tcp(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let outlet = Outlet::new(intake.for_input(0), 1024);
+        let mut streams = Streams::new(acceptor, "tls://here".into(), 1, outlet, part, CancellationToken::new());
+        let told = |words: &[&str]| {
+            let reasons = health.readiness().reasons;
+            let [reason] = reasons.as_slice() else { panic!("{reasons:?}") };
+            assert_eq!(reason.state, State::Warning);
+            let all = ["listener.pem", "connections_max"];
+            assert_eq!(
+                all.map(|word| reason.reason.contains(word)),
+                all.map(|word| words.contains(&word)),
+                "{reason:?}"
+            );
+        };
+        streams.troubles.certificates = Some("listener.pem has no certificate".into());
+        streams.show();
+        told(&["listener.pem"]);
+        let seat = Arc::clone(&streams.seats).try_acquire_owned().unwrap();
+        streams.show_seats();
+        told(&["listener.pem", "connections_max"]);
+        drop(seat);
+        streams.show_seats();
+        told(&["listener.pem"]);
+        streams.troubles.certificates = None;
+        streams.show();
+        assert!(health.readiness().reasons.is_empty());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_connection_within_a_message_and_not_between_two() {
