@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{Bytes, BytesMut};
 use logmesh_runtime::telemetry::Throttle;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::{
@@ -23,10 +24,15 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{LEFTOVER_BYTES_MAX, framing::Framer, local::LocalSocket, tls::TlsFiles};
+use super::{
+    LEFTOVER_BYTES_MAX,
+    framing::{Framer, FramingError},
+    local::LocalSocket,
+    tls::TlsFiles,
+};
 use crate::inputs::{
     intake::Closed,
-    outlet::Outlet,
+    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
     standing::{Pace, Part},
 };
 
@@ -277,7 +283,7 @@ async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outle
     loop {
         if !framer.is_within() {
             // An idle connection holds no more than it needs.
-            framer.buffer = bytes::BytesMut::new();
+            framer.buffer = BytesMut::new();
         }
         framer.buffer.reserve(if busy { READ_BYTES.0 } else { READ_BYTES.1 });
         let room = framer.buffer.capacity() - framer.buffer.len();
@@ -314,17 +320,31 @@ async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outle
 }
 
 /// Hands over every message that is complete.
-async fn pass(framer: &mut Framer, outlet: &Outlet) -> Result<Result<(), super::framing::FramingError>, Closed> {
-    let mut bodies = Vec::new();
-    let result = loop {
-        match framer.next() {
-            Ok(Some(message)) => bodies.push(message),
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
+async fn pass(framer: &mut Framer, outlet: &Outlet) -> Result<Result<(), FramingError>, Closed> {
+    loop {
+        let (bodies, end) = next_arrival(framer);
+        outlet.send(bodies, None).await?;
+        if let Some(result) = end {
+            return Ok(result);
         }
-    };
-    outlet.send(bodies, None).await?;
-    Ok(result)
+    }
+}
+
+/// Complete messages, as many as go into one arrival: short ones take far more room than what they were read into. With
+/// the last of them comes why there are no more.
+fn next_arrival(framer: &mut Framer) -> (Vec<Bytes>, Option<Result<(), FramingError>>) {
+    let (mut bodies, mut bytes) = (Vec::new(), 0);
+    while bytes < ARRIVAL_BYTES_MAX && bodies.len() < ARRIVAL_RECORDS_MAX {
+        match framer.next() {
+            Ok(Some(message)) => {
+                bytes += message.len();
+                bodies.push(message);
+            }
+            Ok(None) => return (bodies, Some(Ok(()))),
+            Err(error) => return (bodies, Some(Err(error))),
+        }
+    }
+    (bodies, None)
 }
 
 /// Hands over what had come of a last message. That a line has no end is no trouble: many senders leave the last one out.
@@ -340,7 +360,7 @@ async fn leave(mut framer: Framer, outlet: &Outlet, trouble: Option<(&'static st
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use futures_util::FutureExt as _;
     use logmesh_runtime::health::{Health, State};
 
     use super::*;
@@ -376,6 +396,18 @@ mod tests {
         streams.troubles.certificates = None;
         streams.show();
         assert!(health.readiness().reasons.is_empty());
+    }
+
+    #[tokio::test]
+    async fn short_messages_wait_for_room_in_the_buffer_that_they_were_read_into() {
+        // Room for one arrival, however large it is.
+        let (intake, mut arrivals) = intake(1, || {});
+        let outlet = Outlet::new(intake.for_input(0), 1024);
+        let mut framer = Framer::new(1024);
+        framer.buffer.extend_from_slice(&b"x\n".repeat(20_000));
+        assert!(pass(&mut framer, &outlet).now_or_never().is_none(), "there is no room for all");
+        assert_eq!(arrivals.take()[0].records.len(), ARRIVAL_RECORDS_MAX);
+        assert_eq!(framer.buffer.len(), 2 * (20_000 - 2 * ARRIVAL_RECORDS_MAX), "one arrival is in, and one waits");
     }
 
     #[tokio::test(start_paused = true)]
