@@ -10,12 +10,14 @@ use bytes::Bytes;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::{
     net::{UdpSocket, UnixDatagram},
+    task::yield_now,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{LEFTOVER_BYTES_MAX, local::LocalSocket};
 use crate::inputs::{
+    intake::RECORD_BYTES,
     outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
     standing::Part,
 };
@@ -49,6 +51,25 @@ pub(super) struct Datagrams {
     outlet: Outlet,
     part: Part,
     stop: CancellationToken,
+}
+
+/// What was received in one go.
+#[derive(Debug, Default)]
+struct Round {
+    bodies: Vec<Bytes>,
+    /// Bytes of its datagrams.
+    bytes: usize,
+    /// How often the kernel was asked for one.
+    asked: usize,
+    /// Whether there are no more.
+    drained: bool,
+}
+
+impl Round {
+    /// What it counts of what may be read after the stop. Datagrams without content count, too.
+    fn cost(&self) -> usize {
+        self.bytes.max(self.asked * RECORD_BYTES)
+    }
 }
 
 impl Socket {
@@ -87,51 +108,56 @@ impl Datagrams {
 
     /// Receives until `stop`, and then what is in the kernel's buffer by that time.
     pub(super) async fn run(mut self) {
+        self.receive_all().await;
+        // What was dropped since it was asked last would be told by nobody.
+        self.look_at_drops();
+    }
+
+    async fn receive_all(&mut self) {
         let mut drops = interval_at(Instant::now() + DROPS_INTERVAL, DROPS_INTERVAL);
         drops.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leftover = LEFTOVER_BYTES_MAX;
         loop {
             tokio::select! {
                 biased;
-                // An error shows itself where it is read.
-                _ = self.socket.readable() => {}
-                () = self.stop.cancelled() => return,
+                // First, for under load there is always something to read, and that is when the kernel drops.
                 _ = drops.tick() => {
                     self.look_at_drops();
                     continue;
                 }
+                // An error shows itself where it is read.
+                _ = self.socket.readable() => {}
+                () = self.stop.cancelled() => return,
             }
-            let (bodies, bytes) = self.receive();
-            if self.outlet.send(bodies, None).await.is_err() {
+            let round = self.receive();
+            let (cost, drained) = (round.cost(), round.drained);
+            if self.outlet.send(round.bodies, None).await.is_err() {
                 return;
             }
             if self.stop.is_cancelled() {
-                leftover = leftover.saturating_sub(bytes.max(1));
+                leftover = leftover.saturating_sub(cost);
                 if leftover == 0 {
                     return;
                 }
+            }
+            if !drained {
+                // Where nothing else made it wait, others of its thread have their turn.
+                yield_now().await;
             }
         }
     }
 
     /// What there is, as much as goes into one arrival.
-    fn receive(&mut self) -> (Vec<Bytes>, usize) {
-        let (mut bodies, mut bytes) = (Vec::new(), 0);
-        while bytes < ARRIVAL_BYTES_MAX && bodies.len() < ARRIVAL_RECORDS_MAX {
-            match self.socket.try_receive(&mut self.buffer) {
-                Ok(length) => {
-                    bytes += length;
-                    bodies.extend(self.outlet.pieces(message(&self.buffer[..length])));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
+    fn receive(&mut self) -> Round {
+        let Self { socket, buffer, address, outlet, .. } = self;
+        receive_round(buffer, outlet, |buffer| {
+            socket.try_receive(buffer).inspect_err(|error| {
+                if error.kind() != io::ErrorKind::WouldBlock {
                     // Errors of a datagram socket are those of single datagrams; the next one is another matter.
-                    tracing::debug!(%error, address = self.address, "cannot receive a datagram");
-                    break;
+                    tracing::debug!(%error, address = address.as_str(), "cannot receive a datagram");
                 }
-            }
-        }
-        (bodies, bytes)
+            })
+        })
     }
 
     fn look_at_drops(&mut self) {
@@ -150,6 +176,25 @@ impl Datagrams {
             DROPS_INTERVAL.as_secs()
         ));
     }
+}
+
+/// Receives until there is nothing, an error, or enough for one arrival. However many have no content, it ends.
+fn receive_round(buffer: &mut [u8], outlet: &Outlet, mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Round {
+    let mut round = Round::default();
+    while round.bytes < ARRIVAL_BYTES_MAX && round.asked < ARRIVAL_RECORDS_MAX {
+        round.asked += 1;
+        match receive(buffer) {
+            Ok(length) => {
+                round.bytes += length;
+                round.bodies.extend(outlet.pieces(message(&buffer[..length])));
+            }
+            Err(error) => {
+                round.drained = error.kind() == io::ErrorKind::WouldBlock;
+                break;
+            }
+        }
+    }
+    round
 }
 
 /// A datagram without the end that some senders put behind the message.
@@ -177,7 +222,87 @@ fn drops_of(inode: u64, table: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use logmesh_runtime::health::Health;
+    use tokio::time::advance;
+
     use super::*;
+    use crate::inputs::{
+        intake::{Arrivals, Intake, intake},
+        outlet::Counts,
+        standing::parts,
+    };
+
+    /// Datagrams that are sent to a socket whose buffer takes only some of them.
+    const SENT: u64 = 50;
+    /// So many of them fill an arrival to the byte.
+    const SENT_BYTES: usize = ARRIVAL_BYTES_MAX / 4;
+
+    /// A socket of which the kernel dropped datagrams.
+    async fn overflowed() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        set_socket_recv_buffer_size(socket.as_fd(), 200 * 1024).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..SENT {
+            // Over loopback a datagram is there, or dropped, when this returns.
+            sender.send_to(&[b'x'; SENT_BYTES], socket.local_addr().unwrap()).unwrap();
+        }
+        socket.readable().await.unwrap();
+        socket
+    }
+
+    fn listener(socket: UdpSocket, intake: &Intake, stop: CancellationToken) -> (Datagrams, Arc<Counts>) {
+        let part = parts(&Health::new(), "syslog", 1).remove(0);
+        let outlet = Outlet::new(intake.for_input(0), 64 * 1024);
+        let counts = Arc::clone(&outlet.counts);
+        (Datagrams::new(Socket::Udp(socket), "udp://here".into(), outlet, part, stop), counts)
+    }
+
+    fn records(arrivals: &mut Arrivals) -> u64 {
+        arrivals.take().iter().map(|arrival| arrival.records.len() as u64).sum()
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_dropped_is_counted_when_listening_ends() {
+        let (intake, mut arrivals) = intake(16 << 20, || {});
+        let stop = CancellationToken::new();
+        let (datagrams, counts) = listener(overflowed().await, &intake, stop.clone());
+        stop.cancel();
+        datagrams.run().await;
+        let received = records(&mut arrivals);
+        assert!((1..SENT).contains(&received), "{received}");
+        assert_eq!(counts.kernel_drops.load(Relaxed), SENT - received);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_kernel_dropped_is_counted_while_there_is_always_something_to_read() {
+        // Room for one arrival, however large it is, and that is taken.
+        let (intake, mut arrivals) = intake(1, || {});
+        intake.for_input(0).send(Vec::new(), None).await.unwrap();
+        let (datagrams, counts) = listener(overflowed().await, &intake, CancellationToken::new());
+        let mut running = Box::pin(datagrams.run());
+        assert!((&mut running).now_or_never().is_none(), "it waits for room");
+        advance(2 * DROPS_INTERVAL).await;
+        drop(arrivals.take());
+        for _ in 0..3 {
+            assert!((&mut running).now_or_never().is_none(), "the next arrival waits for room");
+        }
+        assert!(counts.kernel_drops.load(Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_round_ends_though_datagrams_without_content_keep_coming() {
+        let (intake, _arrivals) = intake(1 << 20, || {});
+        let outlet = Outlet::new(intake.for_input(0), 1024);
+        let mut buffer = *b"\n\0";
+        for length in [0, 2] {
+            let round = receive_round(&mut buffer, &outlet, |_| Ok(length));
+            assert_eq!((round.asked, round.bodies.len(), round.drained), (ARRIVAL_RECORDS_MAX, 0, false));
+            assert!(LEFTOVER_BYTES_MAX / round.cost() < 100, "nor do they hide the stop for long");
+        }
+    }
 
     #[test]
     fn what_stands_behind_a_message_is_no_part_of_it() {
