@@ -89,12 +89,11 @@ impl CommandInput {
         if matches!(self.config.runs, Runs::Always) {
             self.part.well();
         }
-        let never = CancellationToken::new();
         let cutter = || Cutter::new(&self.framing, self.outlet.record_bytes_max);
-        let records = pump(stdout, cutter(), &self.outlet, self.patience, &never);
+        let records = pump(stdout, cutter(), &self.outlet, self.patience);
         let words = async {
             if self.config.stderr {
-                pump(stderr, cutter(), &self.outlet, self.patience, &never).await.map(|()| String::new())
+                pump(stderr, cutter(), &self.outlet, self.patience).await.map(|()| String::new())
             } else {
                 Ok(last_words(stderr).await)
             }

@@ -13,7 +13,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     intake::Closed,
@@ -93,14 +92,13 @@ impl Cutter {
     }
 }
 
-/// Reads to the end, or until `stop`; a last line without terminator is a record. `patience` is how long a record waits
-/// for its next line where lines are joined.
+/// Reads to the end; a last line without terminator is a record. `patience` is how long a record waits for its next line
+/// where lines are joined.
 pub(super) async fn pump(
     mut source: impl AsyncRead + Unpin,
     mut cutter: Cutter,
     outlet: &Outlet,
     patience: Duration,
-    stop: &CancellationToken,
 ) -> Result<(), PumpError> {
     let mut idle: Pin<Box<_>> = Box::pin(sleep_until(Instant::now()));
     let mut result = Ok(());
@@ -108,7 +106,6 @@ pub(super) async fn pump(
         cutter.buffer.reserve(READ_BYTES);
         let read = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
             read = source.read_buf(&mut cutter.buffer) => read,
             () = idle.as_mut(), if cutter.may_wait() => {
                 cutter.pass(Flush::Idle, outlet).await?;

@@ -3,6 +3,9 @@
 //! It is read on a thread of its own that waits in poll(2) for input or for the wish to stop: reading it in any other way
 //! would either hold up the end of the process until a line comes, or put the terminal that the process shares with its
 //! shell into a mode that the shell does not expect.
+//!
+//! What was taken out of a pipe is nowhere else: at a stop all of it is handed over, and the rest stays in the pipe for
+//! whoever reads on.
 
 use std::{
     fs::File,
@@ -50,33 +53,41 @@ pub(super) async fn follow(
     let (sender, receiver) = mpsc::channel(1);
     let reading = tokio::task::spawn_blocking(move || read(File::from(stdin), &bell, &sender));
     let source = StreamReader::new(ReceiverStream::new(receiver));
-    read_all(source, &framing, patience, &outlet, &part, &stop).await;
-    // The channel is closed, and now the bell rings: the thread leaves whatever it waits for.
-    drop(rope);
+    let ring = async move {
+        stop.cancelled().await;
+        // The thread leaves, and with it the channel ends: behind what was read by then.
+        drop(rope);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = ring => {}
+        () = read_all(source, &framing, patience, &outlet, &part) => {}
+    }
+    // Bell and channel are gone in any case, so that the thread leaves whatever it waits for.
     if let Err(error) = reading.await {
         part.fail(format!("the thread that reads standard input failed: {error}; restart the agent"));
     }
 }
 
-/// As [`run`], from anything.
+/// Reads anything to its end.
 pub(super) async fn read_all(
     source: impl AsyncRead + Unpin,
     framing: &Framing,
     patience: Duration,
     outlet: &Outlet,
     part: &Part,
-    stop: &CancellationToken,
 ) {
     part.well();
     let cutter = Cutter::new(framing, outlet.record_bytes_max);
-    match pump(source, cutter, outlet, patience, stop).await {
+    match pump(source, cutter, outlet, patience).await {
         Ok(()) => tracing::info!("standard input is read to its end"),
         Err(PumpError::Closed(_)) => {}
         Err(PumpError::Read(error)) => part.fail(format!("standard input cannot be read: {error}")),
     }
 }
 
-/// Sends what comes until the end, an error, or the other end of the bell is dropped.
+/// Sends what comes until the end, an error, or the other end of the bell is dropped. What was read is sent by then.
 fn read(mut stdin: File, bell: &io::PipeReader, sender: &mpsc::Sender<io::Result<Bytes>>) {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {

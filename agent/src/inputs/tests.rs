@@ -149,8 +149,7 @@ async fn stdin_of(pieces: &[&[u8]], framing: &FramingConfig, record_bytes_max: u
         }
     };
     let framing = Framing::new(framing).unwrap();
-    let never = CancellationToken::new();
-    let read = stdin::read_all(reader, &framing, Duration::from_secs(60), &outlet, &part, &never);
+    let read = stdin::read_all(reader, &framing, Duration::from_secs(60), &outlet, &part);
     tokio::join!(write, read);
     arrivals.take().into_iter().flat_map(|arrival| arrival.records).map(|record| record.body).collect()
 }
@@ -208,6 +207,43 @@ async fn standard_input_is_let_go_at_its_end_and_at_a_stop() {
         let bodies: Vec<_> = records.iter().map(|record| &record.body[..]).collect();
         assert_eq!(bodies, [b"a", b"b"], "half a line is a record, too");
     }
+}
+
+#[tokio::test]
+async fn what_was_read_of_standard_input_before_a_stop_is_handed_over_and_the_rest_stays_in_the_pipe() {
+    // Room for one arrival, so that reading waits with its hands full.
+    let (intake, mut arrivals) = intake(1, || {});
+    let outlet = Outlet::new(intake.for_input(0), 1024);
+    let part = standing::parts(&Context::for_tests().health, "stdin", 1).remove(0);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut behind = reader.try_clone().unwrap();
+    let written: String = (0..128 * 1024).map(|number| format!("{number:07}\n")).collect();
+    let text = written.clone();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut writer, text.as_bytes()).unwrap());
+    let stop = CancellationToken::new();
+    let (framing, patience) = (Framing::default(), Duration::from_secs(60));
+    let reading = tokio::spawn(stdin::follow(reader.into(), framing, patience, outlet, part, stop.clone()));
+    let mut bodies = Vec::new();
+    let all = async {
+        while intake.free_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        while !reading.is_finished() {
+            tokio::task::yield_now().await;
+            bodies.extend(arrivals.take().into_iter().flat_map(|arrival| arrival.records).map(|record| record.body));
+        }
+    };
+    tokio::time::timeout(DEADLINE, all).await.unwrap();
+    reading.await.unwrap();
+    bodies.extend(arrivals.take().into_iter().flat_map(|arrival| arrival.records).map(|record| record.body));
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut behind, &mut rest).unwrap();
+    writing.join().unwrap();
+    assert!(!rest.is_empty(), "it is not read to its end");
+    let read = bodies.join(&b'\n');
+    let gap = written.as_bytes().strip_prefix(&read[..]).and_then(|behind| behind.strip_suffix(rest.as_bytes()));
+    assert!(matches!(gap, Some(b"" | b"\n")), "{} bytes were read, {} are left", read.len(), rest.len());
 }
 
 #[tokio::test]
