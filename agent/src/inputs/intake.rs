@@ -29,6 +29,11 @@ pub struct Record {
     pub body: Bytes,
     /// When it came, in nanoseconds since 1970 (UTC).
     pub observed_unix_nano: u64,
+    /// Whether it goes on from an earlier record, which had no end of its own. Where an input has several sources
+    /// (connections, two pipes) that need not be the one before it.
+    pub continued: bool,
+    /// Whether it was split for its length: it goes on in a later record, which says so.
+    pub split: bool,
 }
 
 /// What an input hands over at once: consecutive records, and where the input stands behind them.
@@ -169,7 +174,8 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> Vec<Record> {
-        vec![Record { body: Bytes::from(vec![b'x'; bytes]), observed_unix_nano: 1 }]
+        let body = Bytes::from(vec![b'x'; bytes]);
+        vec![Record { body, observed_unix_nano: 1, continued: false, split: false }]
     }
 
     #[tokio::test]

@@ -1,13 +1,12 @@
 //! Lines of a pipe: read, cut into records as files are, handed over.
 //!
 //! Owns the bytes that are read and not cut yet: at most what one record can need. What a record is, is said by
-//! [`crate::lines`], with two differences to files: NUL is a byte like others, and what is behind a record that was
-//! split follows as a record of its own.
+//! [`crate::lines`], with one difference to files: NUL is a byte like others.
 
 use std::{pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use logmesh_proto::RecordsBuilder;
+use logmesh_proto::{Flags, RecordsBuilder};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -16,7 +15,7 @@ use tokio::{
 
 use super::{
     intake::Closed,
-    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
+    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet, Piece},
 };
 use crate::lines::{At, CutLimits, Flush, Framing, Start, cut};
 
@@ -61,7 +60,7 @@ impl Cutter {
     }
 
     /// The next records in what was read; none when more is needed.
-    fn cut(&mut self, flush: Flush) -> Vec<Bytes> {
+    fn cut(&mut self, flush: Flush) -> Vec<Piece> {
         if self.framing.needs_byte_order() && self.offset == 0 {
             match *self.buffer {
                 [first, second, ..] => self.framing = self.framing.for_file([first, second]),
@@ -74,17 +73,28 @@ impl Cutter {
         let cutting = cut(&self.buffer, at, &self.limits, &self.framing, &mut self.records);
         self.offset += cutting.consumed as u64;
         self.start = cutting.after;
-        let bodies = self.records.bodies().map(Bytes::copy_from_slice).collect();
+        let pieces = self.pieces(Flags::from_bits(cutting.flags));
         bytes::Buf::advance(&mut self.buffer, cutting.consumed);
-        bodies
+        pieces
+    }
+
+    /// What was cut; the marks are those of a batch.
+    fn pieces(&self, flags: Flags) -> Vec<Piece> {
+        let count = self.records.len();
+        let piece = |(at, body): (usize, &[u8])| Piece {
+            body: Bytes::copy_from_slice(body),
+            continued: at == 0 && flags.contains(Flags::FIRST_CONTINUED),
+            split: at + 1 == count && flags.contains(Flags::LAST_SPLIT),
+        };
+        self.records.bodies().enumerate().map(piece).collect()
     }
 
     /// Hands over every record that there is.
     async fn pass(&mut self, flush: Flush, outlet: &Outlet) -> Result<(), Closed> {
         loop {
             let before = self.buffer.len();
-            let bodies = self.cut(flush);
-            outlet.send(bodies, None).await?;
+            let pieces = self.cut(flush);
+            outlet.send(pieces, None).await?;
             if self.buffer.len() == before {
                 return Ok(());
             }

@@ -26,6 +26,16 @@ pub(super) struct Outlet {
     pub(super) counts: Arc<Counts>,
 }
 
+/// A record on its way to the intake, or a piece of one that is too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) body: Bytes,
+    /// As in [`Record`].
+    pub(super) continued: bool,
+    /// As in [`Record`].
+    pub(super) split: bool,
+}
+
 /// What an input has seen since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -43,23 +53,30 @@ pub(super) struct Counts {
     listening: Mutex<Vec<String>>,
 }
 
+impl Piece {
+    /// A record that is no piece.
+    pub(super) fn whole(body: Bytes) -> Self {
+        Self { body, continued: false, split: false }
+    }
+}
+
 impl Outlet {
     pub(super) fn new(feed: Feed, record_bytes_max: usize) -> Self {
         Self { feed, clock: SystemClock::default(), record_bytes_max, counts: Arc::default() }
     }
 
     /// Hands records over, in arrivals of a moderate size, and waits for room. The cursor goes with the last.
-    pub(super) async fn send(&self, bodies: Vec<Bytes>, cursor: Option<Bytes>) -> Result<(), Closed> {
+    pub(super) async fn send(&self, pieces: Vec<Piece>, cursor: Option<Bytes>) -> Result<(), Closed> {
         let observed_unix_nano = self.clock.now().unix_nano;
         let (mut records, mut bytes) = (Vec::new(), 0);
-        for body in bodies {
+        for Piece { body, continued, split } in pieces {
             let full = bytes + body.len() > ARRIVAL_BYTES_MAX || records.len() == ARRIVAL_RECORDS_MAX;
             // With a cursor there is no place to cut at: a restart would repeat what went before.
             if full && cursor.is_none() && !records.is_empty() {
                 self.pass(std::mem::take(&mut records), std::mem::take(&mut bytes), None).await?;
             }
             bytes += body.len();
-            records.push(Record { body, observed_unix_nano });
+            records.push(Record { body, observed_unix_nano, continued, split });
         }
         if records.is_empty() && cursor.is_none() {
             return Ok(());
@@ -76,8 +93,13 @@ impl Outlet {
     }
 
     /// Splits what is too long for one record.
-    pub(super) fn pieces(&self, body: &[u8]) -> impl Iterator<Item = Bytes> {
-        body.chunks(self.record_bytes_max).map(Bytes::copy_from_slice)
+    pub(super) fn pieces(&self, body: &[u8]) -> impl Iterator<Item = Piece> {
+        let count = body.len().div_ceil(self.record_bytes_max);
+        body.chunks(self.record_bytes_max).enumerate().map(move |(at, piece)| Piece {
+            body: Bytes::copy_from_slice(piece),
+            continued: at > 0,
+            split: at + 1 < count,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt as _, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    intake::{Arrival, Arrivals, Intake, intake},
+    intake::{Arrival, Arrivals, Intake, Record, intake},
     *,
 };
 use crate::lines::{FramingConfig, Multiline};
@@ -139,6 +139,10 @@ fn command(script: &str, runs: Runs) -> Kind {
 
 /// What standard input becomes that brings these pieces, one after the other.
 async fn stdin_of(pieces: &[&[u8]], framing: &FramingConfig, record_bytes_max: usize) -> Vec<Bytes> {
+    records_of(pieces, framing, record_bytes_max).await.into_iter().map(|record| record.body).collect()
+}
+
+async fn records_of(pieces: &[&[u8]], framing: &FramingConfig, record_bytes_max: usize) -> Vec<Record> {
     let (intake, mut arrivals) = intake(1 << 20, || {});
     let outlet = Outlet::new(intake.for_input(0), record_bytes_max);
     let part = standing::parts(&Context::for_tests().health, "stdin", 1).remove(0);
@@ -151,7 +155,7 @@ async fn stdin_of(pieces: &[&[u8]], framing: &FramingConfig, record_bytes_max: u
     let framing = Framing::new(framing).unwrap();
     let read = stdin::read_all(reader, &framing, Duration::from_secs(60), &outlet, &part);
     tokio::join!(write, read);
-    arrivals.take().into_iter().flat_map(|arrival| arrival.records).map(|record| record.body).collect()
+    arrivals.take().into_iter().flat_map(|arrival| arrival.records).collect()
 }
 
 #[tokio::test]
@@ -163,8 +167,10 @@ async fn lines_of_standard_input_are_records_and_so_is_the_last_without_an_end()
 #[tokio::test]
 async fn a_line_of_standard_input_that_is_too_long_is_split_and_nothing_of_it_is_lost() {
     let long = "x".repeat(2500);
-    let bodies = stdin_of(&[b"a\n", long.as_bytes(), b"\nb\n"], &FramingConfig::default(), 1024).await;
-    assert_eq!(bodies.iter().map(Bytes::len).collect::<Vec<_>>(), [1, 1024, 1024, 452, 1]);
+    let records = records_of(&[b"a\n", long.as_bytes(), b"\nb\n"], &FramingConfig::default(), 1024).await;
+    let records: Vec<_> = records.iter().map(|record| (record.body.len(), record.continued, record.split)).collect();
+    let pieces = [(1024, false, true), (1024, true, true), (452, true, false)];
+    assert_eq!(records, [(1, false, false), pieces[0], pieces[1], pieces[2], (1, false, false)]);
 }
 
 #[tokio::test]

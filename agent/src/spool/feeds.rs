@@ -1,8 +1,12 @@
 //! From records of inputs to batches.
 //!
 //! Owns the stream of each input: a random stream id for each run, and offsets that count bodies with a terminator each, so
-//! that no two records of a run have the same. What an arrival holds goes into one batch, with the cursor behind it,
-//! unless it alone is more than a batch takes: so what is spooled and where the input goes on from agree on disk.
+//! that no two records of a run have the same. What an arrival holds goes into one batch, with the cursor behind it;
+//! where it alone is more than a batch takes, or has a record in pieces, the last of its batches has the cursor: so what
+//! is spooled and where the input goes on from agree on disk.
+//!
+//! A batch ends behind a record that was split, and a record that goes on from an earlier one begins a batch, for both
+//! are marks of a batch.
 //!
 //! A batch leaves when it is full, when nothing of the spool is on its way to the disk, or after [`LINGER`].
 
@@ -55,6 +59,10 @@ struct Feed {
     end: u64,
     observed_unix_nano: u64,
     records: RecordsBuilder,
+    /// Whether its first record goes on from an earlier one.
+    continued: bool,
+    /// Whether its last record was split.
+    split: bool,
     room: Room,
     cursor: Option<Bytes>,
     since: Duration,
@@ -70,6 +78,8 @@ impl Feeds {
             end: 0,
             observed_unix_nano: 0,
             records: RecordsBuilder::new(),
+            continued: false,
+            split: false,
             room: Room::new(),
             cursor: None,
             since: Duration::ZERO,
@@ -89,7 +99,7 @@ impl Feeds {
         self.records += records.len() as u64;
         self.bytes += bytes as u64;
         for record in &records {
-            if !feed.has_room(record.body.len(), 1, &self.limits) {
+            if feed.split || record.continued || !feed.has_room(record.body.len(), 1, &self.limits) {
                 feed.seal(&mut self.sealer, now, out);
             }
             feed.push(record, now);
@@ -132,7 +142,9 @@ impl Feed {
         if self.records.is_empty() {
             self.observed_unix_nano = record.observed_unix_nano;
             self.since = now.mono;
+            self.continued = record.continued;
         }
+        self.split = record.split;
         // Bodies are bounded by the inputs, far below 4 GiB.
         let source = u32::try_from(record.body.len() + 1).unwrap_or(u32::MAX);
         match record.observed_unix_nano.checked_signed_diff(self.observed_unix_nano) {
@@ -140,6 +152,12 @@ impl Feed {
             Some(delta) => self.records.push_at(&record.body, source, delta),
         }
         self.end += u64::from(source);
+    }
+
+    fn flags(&self) -> Flags {
+        let first = if self.continued { Flags::FIRST_CONTINUED } else { Flags::NONE };
+        let last = if self.split { Flags::LAST_SPLIT } else { Flags::NONE };
+        first.union(last)
     }
 
     fn seal(&mut self, sealer: &mut Sealer, now: Now, out: &mut Vec<Queued<Room>>) {
@@ -151,7 +169,7 @@ impl Feed {
             first_offset: self.first,
             end_offset: self.end,
             observed_unix_nano: self.observed_unix_nano,
-            flags: Flags::NONE,
+            flags: self.flags(),
         };
         match sealer.seal(meta, &mut self.records) {
             Ok(batch) => {

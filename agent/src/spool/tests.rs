@@ -6,9 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use logmesh_journal::Owner as _;
 use logmesh_proto::{BatchMeta, Flags, Limits, Opener, RecordsBuilder, Sealer, v1};
 
-use super::*;
+use super::{feeds::Feeds, *};
+use crate::{
+    inputs::intake::{Record, intake},
+    lines::CutLimits,
+};
 
 /// For an fdatasync or two.
 const DURABLE_WITHIN: Duration = Duration::from_secs(30);
@@ -324,4 +329,49 @@ fn with_no_room_for_inputs_their_batches_wait_and_go_on_once_there_is() {
         assert!(Instant::now() < deadline, "{missing:?} never became durable");
         let _ = rig.news.recv_timeout(Duration::from_millis(50));
     }
+}
+
+#[tokio::test]
+async fn the_pieces_of_a_record_are_marked_though_others_come_between_and_the_last_batch_has_the_cursor() {
+    let sent = [
+        ("one", false, false),
+        ("two", false, true),
+        ("its middle", true, true),
+        ("another's", false, false),
+        ("its end", true, false),
+        ("three", false, false),
+    ];
+    let record = |(text, continued, split): (&'static str, bool, bool)| {
+        let body = Bytes::from_static(text.as_bytes());
+        Record { body, observed_unix_nano: 1, continued, split }
+    };
+    let (intake, mut arrivals) = intake(1 << 20, || {});
+    let cursor = Bytes::from_static(b"behind three");
+    intake.for_input(0).send(sent.map(record).into(), Some(cursor.clone())).await.unwrap();
+
+    let limits = CutLimits { batch_bytes_max: 1 << 20, batch_records_max: 1000, record_bytes_max: 1024 };
+    let input = FeedInfo { name: "input".into(), info: v1::StreamInfo::default() };
+    let mut feeds = Feeds::new(&[input], v1::Codec::None, limits).unwrap();
+    let now = Now { mono: Duration::from_secs(1), unix_nano: 1_700_000_000_000_000_000 };
+    let mut sealed = Vec::new();
+    arrivals.take().into_iter().for_each(|arrival| feeds.take(arrival, now, &mut sealed));
+    feeds.flush(true, now, &mut sealed);
+
+    let mut scribe = Scribe::new(Board::new(Arc::new(|| {})), BTreeMap::new());
+    let (mut opener, mut batches, mut cursors) = (Opener::new(Limits::default()), Vec::new(), Vec::new());
+    for mut queued in sealed {
+        let mut payload = Vec::new();
+        scribe.encode(&mut queued, &mut payload);
+        let entry = Entry::decode(payload.into()).unwrap();
+        let opened = opener.open(&entry.batch).unwrap();
+        let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
+        let records = opened.records().map(|one| (text(one.body), one.marks.continued, one.marks.split));
+        batches.push(records.collect::<Vec<_>>());
+        cursors.push(entry.cursor);
+    }
+    let expected = [&sent[..2], &sent[2..3], &sent[3..4], &sent[4..]];
+    let expected = expected.map(|batch| batch.iter().map(|one| (one.0.to_owned(), one.1, one.2)).collect::<Vec<_>>());
+    assert_eq!(batches, expected);
+    assert_eq!(cursors, [None, None, None, Some(cursor)]);
+    assert!(feeds.is_empty() && intake.free_bytes() == 1 << 20, "all the room is given back");
 }

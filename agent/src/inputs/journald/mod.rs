@@ -27,7 +27,7 @@ use super::{
     child::{Child, last_words},
     config::JournaldConfig,
     intake::Closed,
-    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
+    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet, Piece},
     standing::{Pace, Part},
 };
 use export::{Entry, ExportError, Parser};
@@ -211,11 +211,11 @@ impl JournaldInput {
     }
 
     async fn pass(&mut self, pending: &mut Pending) -> Result<(), JournalError> {
-        let Pending { bodies, cursor, .. } = std::mem::take(pending);
-        if bodies.is_empty() {
+        let Pending { records, cursor, .. } = std::mem::take(pending);
+        if records.is_empty() {
             return Ok(());
         }
-        self.outlet.send(bodies, cursor.clone()).await?;
+        self.outlet.send(records, cursor.clone()).await?;
         self.cursor = cursor.or(self.cursor.take());
         Ok(())
     }
@@ -233,7 +233,8 @@ fn cure(error: &io::Error) -> &'static str {
 /// Entries that are to be handed over together, whole.
 #[derive(Debug, Default)]
 struct Pending {
-    bodies: Vec<Bytes>,
+    /// Each whole: where a message has several, they are objects by themselves, and numbered.
+    records: Vec<Piece>,
     bytes: usize,
     cursor: Option<Bytes>,
 }
@@ -242,11 +243,11 @@ impl Pending {
     fn add(&mut self, entry: &Entry, names_service: bool, record_bytes_max: usize) {
         let records = document::records(entry, names_service, record_bytes_max);
         self.bytes += records.iter().map(Bytes::len).sum::<usize>();
-        self.bodies.extend(records);
+        self.records.extend(records.into_iter().map(Piece::whole));
         self.cursor = entry.cursor.clone().or(self.cursor.take());
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= ARRIVAL_BYTES_MAX || self.bodies.len() >= ARRIVAL_RECORDS_MAX
+        self.bytes >= ARRIVAL_BYTES_MAX || self.records.len() >= ARRIVAL_RECORDS_MAX
     }
 }

@@ -6,7 +6,6 @@
 
 use std::{io, os::fd::AsFd as _, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use bytes::Bytes;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::{
     net::{UdpSocket, UnixDatagram},
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{LEFTOVER_BYTES_MAX, local::LocalSocket};
 use crate::inputs::{
     intake::RECORD_BYTES,
-    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
+    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet, Piece},
     standing::Part,
 };
 
@@ -56,7 +55,7 @@ pub(super) struct Datagrams {
 /// What was received in one go.
 #[derive(Debug, Default)]
 struct Round {
-    bodies: Vec<Bytes>,
+    pieces: Vec<Piece>,
     /// Bytes of its datagrams.
     bytes: usize,
     /// How often the kernel was asked for one.
@@ -131,7 +130,7 @@ impl Datagrams {
             }
             let round = self.receive();
             let (cost, drained) = (round.cost(), round.drained);
-            if self.outlet.send(round.bodies, None).await.is_err() {
+            if self.outlet.send(round.pieces, None).await.is_err() {
                 return;
             }
             if self.stop.is_cancelled() {
@@ -186,7 +185,7 @@ fn receive_round(buffer: &mut [u8], outlet: &Outlet, mut receive: impl FnMut(&mu
         match receive(buffer) {
             Ok(length) => {
                 round.bytes += length;
-                round.bodies.extend(outlet.pieces(message(&buffer[..length])));
+                round.pieces.extend(outlet.pieces(message(&buffer[..length])));
             }
             Err(error) => {
                 round.drained = error.kind() == io::ErrorKind::WouldBlock;
@@ -293,13 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_that_is_too_long_is_split_into_pieces_that_say_so() {
+        let (intake, _arrivals) = intake(1 << 20, || {});
+        let outlet = Outlet::new(intake.for_input(0), 1024);
+        let mut lengths = [5, 2049, 1024].into_iter();
+        let round = receive_round(&mut [b'x'; 4096], &outlet, |_| {
+            lengths.next().ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))
+        });
+        let marks = |piece: &Piece| (piece.body.len(), piece.continued, piece.split);
+        let split = [(1024, false, true), (1024, true, true), (1, true, false)];
+        let expected = [(5, false, false), split[0], split[1], split[2], (1024, false, false)];
+        assert_eq!(round.pieces.iter().map(marks).collect::<Vec<_>>(), expected);
+        assert!(round.drained);
+    }
+
+    #[test]
     fn a_round_ends_though_datagrams_without_content_keep_coming() {
         let (intake, _arrivals) = intake(1 << 20, || {});
         let outlet = Outlet::new(intake.for_input(0), 1024);
         let mut buffer = *b"\n\0";
         for length in [0, 2] {
             let round = receive_round(&mut buffer, &outlet, |_| Ok(length));
-            assert_eq!((round.asked, round.bodies.len(), round.drained), (ARRIVAL_RECORDS_MAX, 0, false));
+            assert_eq!((round.asked, round.pieces.len(), round.drained), (ARRIVAL_RECORDS_MAX, 0, false));
             assert!(LEFTOVER_BYTES_MAX / round.cost() < 100, "nor do they hide the stop for long");
         }
     }

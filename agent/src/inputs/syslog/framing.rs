@@ -3,7 +3,8 @@
 //!
 //! Pure: bytes in, messages out, the same messages however the bytes were cut into reads. A counted message is handed on
 //! byte by byte as it came; of the other kind the LF, with or without CR, is no part of it, and empty ones are none.
-//! Messages longer than `record_bytes_max` come in pieces of that length, so that the bytes held are bounded.
+//! Messages longer than `record_bytes_max` come in pieces of that length, marked as such, so that the bytes held are
+//! bounded.
 //!
 //! Senders that count are known to put a line end behind a counted message that they did not count; it is skipped. What
 //! else follows a counted message and begins no other (neither a count nor `<`) means that sender and receiver disagree
@@ -13,6 +14,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr;
 use thiserror::Error;
+
+use crate::inputs::outlet::Piece;
 
 /// A count has no more digits.
 const COUNT_DIGITS_MAX: usize = 7;
@@ -27,6 +30,8 @@ pub(super) struct Framer {
     counts: bool,
     /// Bytes of the buffer that are known to hold no LF.
     scanned: usize,
+    /// Whether the last piece was not the last of its message.
+    split: bool,
     record_bytes_max: usize,
 }
 
@@ -58,7 +63,8 @@ enum Head {
 
 impl Framer {
     pub(super) fn new(record_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), within: Within::Nothing, counts: false, scanned: 0, record_bytes_max }
+        let (buffer, within) = (BytesMut::new(), Within::Nothing);
+        Self { buffer, within, counts: false, scanned: 0, split: false, record_bytes_max }
     }
 
     /// Whether a message has begun and not ended.
@@ -67,7 +73,7 @@ impl Framer {
     }
 
     /// The next message or piece of one; `None` when more bytes are needed.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
+    pub(super) fn next(&mut self) -> Result<Option<Piece>, FramingError> {
         loop {
             match self.within {
                 Within::Nothing => {
@@ -82,10 +88,10 @@ impl Framer {
                         return Ok(None);
                     }
                     self.within = Within::Counted(left - piece);
-                    return Ok(Some(self.take(piece)));
+                    return Ok(Some(self.take(piece, piece < left)));
                 }
                 Within::Line => match self.line() {
-                    Some(line) if line.is_empty() => {}
+                    Some(line) if line.body.is_empty() => {}
                     line => return Ok(line),
                 },
             }
@@ -93,12 +99,12 @@ impl Framer {
     }
 
     /// At the end of the stream: what is left of a message whose end did not come, and whether its end was owed.
-    pub(super) fn end(&mut self) -> (Vec<Bytes>, bool) {
+    pub(super) fn end(&mut self) -> (Vec<Piece>, bool) {
         let owed = matches!(self.within, Within::Counted(1..));
         let mut rest = Vec::new();
         while !self.buffer.is_empty() {
             let length = self.buffer.len().min(self.record_bytes_max);
-            rest.push(self.take(length));
+            rest.push(self.take(length, length < self.buffer.len()));
         }
         self.within = Within::Nothing;
         (rest, owed)
@@ -126,13 +132,13 @@ impl Framer {
     }
 
     /// The line at the beginning of the buffer without its end, or a piece of it.
-    fn line(&mut self) -> Option<Bytes> {
+    fn line(&mut self) -> Option<Piece> {
         let window = &self.buffer[..self.buffer.len().min(self.record_bytes_max + 2)];
         if let Some(found) = memchr(b'\n', &window[self.scanned..]) {
             let end = self.scanned + found;
             let body = end - usize::from(end > 0 && window[end - 1] == b'\r');
             if body <= self.record_bytes_max {
-                let line = self.take(body);
+                let line = self.take(body, false);
                 self.buffer.advance(end + 1 - body);
                 self.within = Within::Nothing;
                 return Some(line);
@@ -141,15 +147,16 @@ impl Framer {
             self.scanned = window.len();
             return None;
         }
-        Some(self.take(self.record_bytes_max))
+        Some(self.take(self.record_bytes_max, true))
     }
 
-    /// A copy, so that a short message does not hold on to the room that it was read into.
-    fn take(&mut self, length: usize) -> Bytes {
-        let taken = Bytes::copy_from_slice(&self.buffer[..length]);
+    /// A copy, so that a short message does not hold on to the room that it was read into. `split` says that its message
+    /// goes on.
+    fn take(&mut self, length: usize, split: bool) -> Piece {
+        let body = Bytes::copy_from_slice(&self.buffer[..length]);
         self.buffer.advance(length);
         self.scanned = 0;
-        taken
+        Piece { body, continued: std::mem::replace(&mut self.split, split), split }
     }
 }
 
@@ -176,7 +183,7 @@ mod tests {
     const MAX: usize = 32;
 
     /// What a stream comes to, cut into reads of these sizes in turn.
-    fn messages(stream: &[u8], reads: &[usize]) -> (Vec<Bytes>, Option<FramingError>, bool) {
+    fn messages(stream: &[u8], reads: &[usize]) -> (Vec<Piece>, Option<FramingError>, bool) {
         let mut framer = Framer::new(MAX);
         let (mut found, mut rest, mut sizes) = (Vec::new(), stream, reads.iter().cycle());
         while !rest.is_empty() {
@@ -202,7 +209,7 @@ mod tests {
     fn whole(stream: &str) -> Vec<String> {
         let (found, error, _) = messages(stream.as_bytes(), &[usize::MAX]);
         assert_eq!(error, None);
-        found.iter().map(|message| String::from_utf8_lossy(message).into_owned()).collect()
+        found.iter().map(|piece| String::from_utf8_lossy(&piece.body).into_owned()).collect()
     }
 
     #[test]
@@ -234,7 +241,21 @@ mod tests {
     fn a_sender_that_miscounts_is_found_out_and_a_cut_message_is_owed() {
         assert_eq!(messages(b"5 <15>abc6 <15>de", &[100]).1, Some(FramingError));
         let (found, error, owed) = messages(b"9 <15>abc", &[100]);
-        assert_eq!((found, error, owed), (vec![Bytes::from_static(b"<15>abc")], None, true));
+        assert_eq!((found, error, owed), (vec![Piece::whole(Bytes::from_static(b"<15>abc"))], None, true));
+    }
+
+    #[test]
+    fn each_piece_says_whether_its_message_began_before_it_and_whether_it_goes_on() {
+        let long = "x".repeat(2 * MAX + 1);
+        let marks = |stream: String| -> Vec<_> {
+            let (found, _, _) = messages(stream.as_bytes(), &[usize::MAX]);
+            found.iter().map(|piece| (piece.body.len(), piece.continued, piece.split)).collect()
+        };
+        let pieces = [(MAX, false, true), (MAX, true, true), (1, true, false), (4, false, false)];
+        assert_eq!(marks(format!("{long}\n<2>b\n")), pieces);
+        assert_eq!(marks(format!("{} {long}<2>b\n", long.len())), pieces);
+        assert_eq!(marks(format!("{} {}<2>b\n", 2 * MAX, &long[1..])), [pieces[0], (MAX, true, false), pieces[3]]);
+        assert_eq!(marks(format!("100 {long}")), pieces[..3], "what came of a message whose end did not");
     }
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {
@@ -276,7 +297,7 @@ mod tests {
             let (found, error, owed) = messages(stream.as_bytes(), &reads);
             prop_assert_eq!((error, owed), (None, false));
             let pieces = bodies.iter().flat_map(|(_, text)| text.as_bytes().chunks(MAX));
-            prop_assert!(found.iter().map(|body| &body[..]).eq(pieces), "{:?} of {:?}", found, bodies);
+            prop_assert!(found.iter().map(|piece| &piece.body[..]).eq(pieces), "{:?} of {:?}", found, bodies);
         }
 
         #[test]
@@ -286,7 +307,7 @@ mod tests {
                 framer.buffer.extend_from_slice(&[byte]);
                 loop {
                     match framer.next() {
-                        Ok(Some(message)) => prop_assert!(message.len() <= MAX),
+                        Ok(Some(piece)) => prop_assert!(piece.body.len() <= MAX),
                         Ok(None) => break,
                         Err(FramingError) => return Ok(()),
                     }

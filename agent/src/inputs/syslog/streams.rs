@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use logmesh_runtime::telemetry::Throttle;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::{
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::inputs::{
     intake::Closed,
-    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet},
+    outlet::{ARRIVAL_BYTES_MAX, ARRIVAL_RECORDS_MAX, Outlet, Piece},
     standing::{Pace, Part},
 };
 
@@ -322,8 +322,8 @@ async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outle
 /// Hands over every message that is complete.
 async fn pass(framer: &mut Framer, outlet: &Outlet) -> Result<Result<(), FramingError>, Closed> {
     loop {
-        let (bodies, end) = next_arrival(framer);
-        outlet.send(bodies, None).await?;
+        let (pieces, end) = next_arrival(framer);
+        outlet.send(pieces, None).await?;
         if let Some(result) = end {
             return Ok(result);
         }
@@ -332,19 +332,19 @@ async fn pass(framer: &mut Framer, outlet: &Outlet) -> Result<Result<(), Framing
 
 /// Complete messages, as many as go into one arrival: short ones take far more room than what they were read into. With
 /// the last of them comes why there are no more.
-fn next_arrival(framer: &mut Framer) -> (Vec<Bytes>, Option<Result<(), FramingError>>) {
-    let (mut bodies, mut bytes) = (Vec::new(), 0);
-    while bytes < ARRIVAL_BYTES_MAX && bodies.len() < ARRIVAL_RECORDS_MAX {
+fn next_arrival(framer: &mut Framer) -> (Vec<Piece>, Option<Result<(), FramingError>>) {
+    let (mut pieces, mut bytes) = (Vec::new(), 0);
+    while bytes < ARRIVAL_BYTES_MAX && pieces.len() < ARRIVAL_RECORDS_MAX {
         match framer.next() {
-            Ok(Some(message)) => {
-                bytes += message.len();
-                bodies.push(message);
+            Ok(Some(piece)) => {
+                bytes += piece.body.len();
+                pieces.push(piece);
             }
-            Ok(None) => return (bodies, Some(Ok(()))),
-            Err(error) => return (bodies, Some(Err(error))),
+            Ok(None) => return (pieces, Some(Ok(()))),
+            Err(error) => return (pieces, Some(Err(error))),
         }
     }
-    (bodies, None)
+    (pieces, None)
 }
 
 /// Hands over what had come of a last message. That a line has no end is no trouble: many senders leave the last one out.
@@ -360,6 +360,7 @@ async fn leave(mut framer: Framer, outlet: &Outlet, trouble: Option<(&'static st
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures_util::FutureExt as _;
     use logmesh_runtime::health::{Health, State};
 
