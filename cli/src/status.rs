@@ -1,5 +1,7 @@
 //! `logmesh status`: how a running `logmesh up` is.
 
+use std::io::{self, Write};
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
@@ -23,38 +25,39 @@ impl Status {
         let api = self.target.api()?;
         let readiness = api.json("/readyz", &[]).await.context("cannot ask for readiness")?;
         let status = api.json("/status", &[]).await.context("cannot ask for the status")?;
+        let mut out = io::stdout().lock();
         if self.json {
-            println!("{}", json!({ "readiness": readiness, "status": status }));
+            writeln!(out, "{}", json!({ "readiness": readiness, "status": status }))?;
             return Ok(());
         }
-        println!("ready: {}", readiness["ready"]);
+        writeln!(out, "ready: {}", readiness["ready"])?;
         for reason in readiness["reasons"].as_array().into_iter().flatten() {
-            println!("  {}", in_line(reason));
+            writeln!(out, "  {}", in_line(reason))?;
         }
-        print(&status, 0);
-        Ok(())
+        Ok(print(&mut out, &status, 0)?)
     }
 }
 
 /// Prints nested facts as an indented list; lists of objects get a line each.
-fn print(value: &Value, depth: usize) {
+fn print(out: &mut impl Write, value: &Value, depth: usize) -> io::Result<()> {
     let indent = "  ".repeat(depth);
-    let Value::Object(fields) = value else { return };
+    let Value::Object(fields) = value else { return Ok(()) };
     for (name, value) in fields {
         match value {
             Value::Object(_) => {
-                println!("{indent}{name}:");
-                print(value, depth + 1);
+                writeln!(out, "{indent}{name}:")?;
+                print(out, value, depth + 1)?;
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
-                println!("{indent}{name}:");
-                items.iter().for_each(|item| println!("{indent}  {}", in_line(item)));
+                writeln!(out, "{indent}{name}:")?;
+                items.iter().try_for_each(|item| writeln!(out, "{indent}  {}", in_line(item)))?;
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                println!("{indent}{name}: {}", plain(value));
+                writeln!(out, "{indent}{name}: {}", plain(value))?;
             }
         }
     }
+    Ok(())
 }
 
 fn in_line(item: &Value) -> String {
