@@ -40,6 +40,9 @@ const MESH: &str = "bench";
 /// What the child says when all has arrived.
 const DONE: &str = "done";
 
+/// Arrivals that wait to be looked at: more than there are in a minute.
+const ARRIVALS_MAX: usize = 1 << 16;
+
 /// Raw bytes that are sent through.
 const RAW_BYTES: u64 = 8 << 30;
 
@@ -126,7 +129,7 @@ impl NullGateway {
     /// What it says of every batch, taken as it comes: where it ended in its source, and when it arrived. A gateway that
     /// finds nobody to take what it says would take no more batches.
     pub(crate) fn arrivals(mut self) -> mpsc::Receiver<Result<(u64, SystemTime)>> {
-        let (sender, arrivals) = mpsc::channel();
+        let (sender, arrivals) = mpsc::sync_channel(ARRIVALS_MAX);
         std::thread::spawn(move || while sender.send(self.arrival()).is_ok() {});
         arrivals
     }
