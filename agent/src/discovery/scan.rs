@@ -183,11 +183,11 @@ impl Scan {
             return Some(root);
         }
         let Some(beside) = self.beside.last_mut() else { return self.linked.pop() };
-        let ahead = |name: &Box<OsStr>| {
-            let (path, trail) = (beside.parent.join(&**name), beside.trail.clone());
+        let ahead = |name: &OsStr| {
+            let (path, trail) = (beside.parent.join(name), beside.trail.clone());
             Ahead { path, depth: beside.depth, trail }
         };
-        let next = beside.names.get(beside.next).map(ahead);
+        let next = beside.names.get(beside.next).map(|name| ahead(name));
         beside.next += 1;
         if beside.next >= beside.names.len() {
             self.beside.pop();
