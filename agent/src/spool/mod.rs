@@ -98,6 +98,8 @@ struct Spool<T: Send + 'static> {
     board: Arc<Board<T>>,
     /// To be appended, once there is room.
     waiting: VecDeque<Queued<T>>,
+    /// Bytes of entries that the journal has taken and not answered: it may have them on disk or not.
+    unanswered_bytes: usize,
     reader: Reader,
     /// Read, and not under way yet.
     next: Option<(Position, Entry)>,
@@ -139,6 +141,7 @@ impl<T: Send + 'static> Spool<T> {
             journal,
             board,
             waiting: VecDeque::new(),
+            unanswered_bytes: 0,
             reader,
             next: None,
             transit: Transit::default(),
@@ -170,6 +173,7 @@ impl<T: Send + 'static> Spool<T> {
                 self.failure = error.map(|error| error.to_string());
                 return self.waiting.push_front(entry);
             }
+            self.unanswered_bytes += size;
             self.failure = None;
         }
     }
@@ -177,15 +181,17 @@ impl<T: Send + 'static> Spool<T> {
     /// Takes what became durable since the last call.
     fn take_durable(&mut self) -> Vec<T> {
         let news = self.board.take();
+        let failed_bytes: usize = news.failed.iter().map(|queued| queued.size).sum();
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(news.durable_bytes + failed_bytes);
         for queued in news.failed.into_iter().rev() {
             self.waiting.push_front(queued);
         }
         news.durable
     }
 
-    /// Bytes that wait to be written.
+    /// Bytes that are not known to be durable.
     fn unwritten_bytes(&self) -> usize {
-        self.waiting.iter().map(|queued| queued.size).sum::<usize>() + self.journal.queued_bytes()
+        self.waiting.iter().map(|queued| queued.size).sum::<usize>() + self.unanswered_bytes
     }
 
     /// A session began or ended.
@@ -344,9 +350,9 @@ impl<T: Send + 'static> Spool<T> {
         }
     }
 
-    /// Whether nothing is left to write.
+    /// Whether everything that was taken is known to be durable.
     fn is_written(&self) -> bool {
-        self.waiting.is_empty() && self.journal.queued_bytes() == 0
+        self.waiting.is_empty() && self.unanswered_bytes == 0
     }
 
     /// Whether nothing is left to write or to send.

@@ -36,8 +36,16 @@ impl<T> Queued<T> {
 pub(super) struct News<T> {
     /// Durable.
     pub(super) durable: Vec<T>,
+    /// Bytes of their payloads.
+    pub(super) durable_bytes: usize,
     /// Not durable, in order, to be queued again.
     pub(super) failed: Vec<Queued<T>>,
+}
+
+impl<T> News<T> {
+    fn none() -> Self {
+        Self { durable: Vec::new(), durable_bytes: 0, failed: Vec::new() }
+    }
 }
 
 /// Where news is put.
@@ -48,17 +56,16 @@ pub(super) struct Board<T> {
 
 impl<T> Board<T> {
     pub(super) fn new(bell: Bell) -> Arc<Self> {
-        Arc::new(Self { news: Mutex::new(News { durable: Vec::new(), failed: Vec::new() }), bell })
+        Arc::new(Self { news: Mutex::new(News::none()), bell })
     }
 
     fn lock(&self) -> MutexGuard<'_, News<T>> {
-        // Each change is one call, so what a thread that panicked left behind is whole.
+        // No change can panic half done, so what a thread that panicked left behind is whole.
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn take(&self) -> News<T> {
-        let mut news = self.lock();
-        News { durable: std::mem::take(&mut news.durable), failed: std::mem::take(&mut news.failed) }
+        std::mem::replace(&mut *self.lock(), News::none())
     }
 }
 
@@ -88,11 +95,16 @@ impl<T: Send + 'static> Owner for Scribe<T> {
 
     fn durable(&mut self, entries: Vec<Written<Queued<T>>>) {
         let mut tokens = Vec::with_capacity(entries.len());
+        let mut bytes = 0;
         for written in entries {
+            bytes += written.entry.size;
             self.places.extend(written.entry.place);
             tokens.push(written.entry.token);
         }
-        self.board.lock().durable.append(&mut tokens);
+        let mut news = self.board.lock();
+        news.durable.append(&mut tokens);
+        news.durable_bytes += bytes;
+        drop(news);
         (self.board.bell)();
     }
 

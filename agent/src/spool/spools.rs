@@ -62,7 +62,7 @@ pub struct SpoolStatus {
     pub in_flight_bytes: usize,
     /// Batches under way.
     pub in_flight_batches: usize,
-    /// Bytes that wait to be written.
+    /// Bytes that are not known to be durable.
     pub unwritten_bytes: usize,
     /// Why it cannot be written or read, while it cannot.
     pub failure: Option<String>,

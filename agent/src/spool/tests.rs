@@ -161,6 +161,24 @@ fn what_is_durable_is_sent_in_order_and_again_after_a_kill_until_it_is_acknowled
 }
 
 #[test]
+fn what_the_journal_has_taken_is_not_written_before_it_says_that_it_is_durable() {
+    let mut rig = Rig::new(settings());
+    let entry = rig.entry(0, None);
+    rig.spool().append(&entry, 0);
+    // The queue is empty as soon as the writer has taken what is in it, before anything is on disk.
+    let deadline = Instant::now() + DURABLE_WITHIN;
+    while rig.spool().journal.queued_bytes() > 0 {
+        assert!(Instant::now() < deadline, "the writer takes nothing");
+        std::thread::yield_now();
+    }
+    assert!(!rig.spool().is_written() && !rig.spool().is_empty());
+    assert!(rig.spool().unwritten_bytes() > 0);
+    rig.wait_durable(&mut vec![0]);
+    assert!(rig.spool().is_written());
+    assert_eq!(rig.spool().unwritten_bytes(), 0);
+}
+
+#[test]
 fn without_a_session_nothing_is_read_and_memory_is_bounded_by_the_window() {
     let mut rig = Rig::new(Settings { window_bytes: 600, ..settings() });
     rig.spool().set_open(false);
