@@ -26,6 +26,7 @@ mod transit;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    io,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -48,7 +49,7 @@ use crate::{
 };
 use divide::Divider;
 use entry::decode_places;
-use progress::Progress;
+use progress::{Progress, is_full};
 use scribe::{Board, Queued, Scribe};
 use transit::Transit;
 
@@ -112,8 +113,10 @@ struct Spool<T: Send + 'static> {
     /// Whether a session is open; without one nothing is read.
     open: bool,
     dropped: Vec<Dropped>,
-    /// Why the last read or note failed.
+    /// Why the journal takes nothing, or what is in it cannot be read.
     failure: Option<String>,
+    /// Why it cannot be noted how far it is delivered.
+    unnoted: Option<String>,
     /// Records that their topics do not take.
     oversized: usize,
 }
@@ -132,8 +135,8 @@ impl<T: Send + 'static> Spool<T> {
         };
         let opened = Opened::open(options)?;
         let places = places(&opened);
-        let (progress, position) = Progress::load(directory.join(format!("{}.acked", settings.name)));
-        let reader = opened.log().reader(position);
+        let (progress, noted) = Progress::load(directory.join(format!("{}.acked", settings.name)));
+        let reader = opened.log().reader(progress.place_in(noted, opened.log()));
         let board = Board::new(bell);
         let journal = opened.start(Scribe::new(Arc::clone(&board), places.clone()))?;
         let spool = Self {
@@ -153,6 +156,7 @@ impl<T: Send + 'static> Spool<T> {
             open: false,
             dropped: Vec::new(),
             failure: None,
+            unnoted: None,
             oversized: 0,
         };
         Ok((spool, places))
@@ -340,14 +344,27 @@ impl<T: Send + 'static> Spool<T> {
 
     /// Notes how far the spool is delivered, and gives the disk back what is.
     fn note(&mut self) {
-        let settled = self.settled();
-        let noted = self.progress.store(settled).and_then(|()| self.journal.remove_below(settled.segment).map(drop));
-        if let Err(error) = noted {
-            if self.failure.is_none() {
-                tracing::warn!(spool = self.settings.name, %error, "cannot note how far it is delivered; tried again");
+        match self.give_back(self.settled()) {
+            Ok(()) => self.unnoted = None,
+            Err(error) => {
+                if self.unnoted.is_none() {
+                    let spool = self.settings.name;
+                    tracing::warn!(spool, %error, "cannot note how far it is delivered; it is tried again");
+                }
+                self.unnoted = Some(error.to_string());
             }
-            self.failure = Some(error.to_string());
         }
+    }
+
+    /// Notes what is settled and removes segments that are. On a full disk they go though it cannot be noted: they make
+    /// the room to note it.
+    fn give_back(&mut self, settled: Position) -> io::Result<()> {
+        let stored = self.progress.store(settled);
+        if stored.as_ref().is_err_and(|error| !is_full(error)) {
+            return stored;
+        }
+        let removed = self.journal.remove_below(settled.segment)?;
+        if removed > 0 { self.progress.store(settled) } else { stored }
     }
 
     /// Whether everything that was taken is known to be durable.

@@ -1,15 +1,17 @@
 //! How far a spool is delivered, on disk: `<name>.acked` beside the journal's directory.
 //!
 //! Magic `LMSPOOL1`, segment u64, byte u64, CRC-32C u32 of all before it; little endian. Replaced as a whole by rename, without
-//! fsync: after a power cut an older place may hold, and what is sent again from there has the ids it had.
+//! fsync: after a power cut an older place may hold, and what is sent again from there has the ids it had. On a full disk
+//! it is overwritten where it is.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use bytes::{Buf, BufMut};
-use logmesh_journal::Position;
+use logmesh_journal::{Log, Position};
 
 const MAGIC: &[u8; 8] = b"LMSPOOL1";
 
@@ -37,6 +39,27 @@ impl Progress {
         (Self { path, written: None }, position)
     }
 
+    /// Where reading begins: at the place that was noted, if the log reaches so far. If not, it was noted of another one: the
+    /// journal was removed, or an older copy of it was put back. Then all that is there is sent, and the note goes, so that
+    /// it is not believed once the log has grown as far.
+    pub(super) fn place_in(&self, noted: Position, log: &Log) -> Position {
+        if reaches(log, noted) {
+            return noted;
+        }
+        let path = self.path.display();
+        tracing::warn!(
+            %path, %noted,
+            "the spool ends before the place up to which it was delivered: it was removed, or an older copy put back; it \
+             is sent again from its beginning"
+        );
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%path, %error, "cannot remove the note of how far the spool was delivered");
+        }
+        Position::default()
+    }
+
     /// Whether a place is the last one written.
     pub(super) fn is_at(&self, position: Position) -> bool {
         self.written == Some(position)
@@ -47,12 +70,39 @@ impl Progress {
         if self.written == Some(position) {
             return Ok(());
         }
-        let fresh = with_suffix(&self.path, ".new");
-        fs::write(&fresh, encode(position))?;
-        fs::rename(&fresh, &self.path)?;
+        let bytes = encode(position);
+        match replace(&self.path, &bytes) {
+            // What is there already needs no room. If it is torn, it is damaged, and more is sent again.
+            Err(error) if is_full(&error) => overwrite(&self.path, &bytes).map_err(|_| error)?,
+            replaced => replaced?,
+        }
         self.written = Some(position);
         Ok(())
     }
+}
+
+/// Whether `error` says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a log has, or once had, the place.
+fn reaches(log: &Log, place: Position) -> bool {
+    let Some((_, last)) = log.bounds() else { return place == Position::default() };
+    let end = log.segment(last).map_or(0, |segment| segment.end);
+    place <= Position { segment: last, byte: end }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = with_suffix(path, ".new");
+    fs::write(&fresh, bytes)?;
+    fs::rename(&fresh, path)
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -79,6 +129,21 @@ fn decode(bytes: &[u8]) -> Option<Position> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_room_for_another_file_the_place_is_written_over_the_last_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("files.acked");
+        let (mut progress, _) = Progress::load(path.clone());
+        std::os::unix::fs::symlink("/dev/full", with_suffix(&path, ".new")).unwrap();
+        let position = |byte| Position { segment: 3, byte };
+        assert!(progress.store(position(1)).is_err_and(|error| is_full(&error)), "there is nothing to write over");
+        fs::write(&path, b"damaged, and longer than what is to be written over it").unwrap();
+        for byte in [1, 2] {
+            progress.store(position(byte)).unwrap();
+            assert_eq!(Progress::load(path.clone()).1, position(byte));
+        }
+    }
 
     #[test]
     fn a_place_reads_back_and_a_damaged_one_means_the_beginning() {

@@ -64,7 +64,7 @@ pub struct SpoolStatus {
     pub in_flight_batches: usize,
     /// Bytes that are not known to be durable.
     pub unwritten_bytes: usize,
-    /// Why it cannot be written or read, while it cannot.
+    /// Why it cannot be written, read or given back, while it cannot.
     pub failure: Option<String>,
 }
 
@@ -309,7 +309,7 @@ impl<T: Send + 'static> Spool<T> {
             in_flight_bytes: self.transit.bytes(),
             in_flight_batches: self.transit.parts(),
             unwritten_bytes: self.unwritten_bytes(),
-            failure: self.failure.clone().or(oversized),
+            failure: self.failure.clone().or_else(|| self.unnoted.clone()).or(oversized),
         }
     }
 }

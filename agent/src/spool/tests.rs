@@ -301,6 +301,48 @@ fn a_damaged_entry_is_skipped_and_counted_and_the_others_are_sent() {
 }
 
 #[test]
+fn a_place_that_was_noted_of_another_journal_is_not_believed() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..3);
+    rig.turn();
+    [0, 1000, 2000].into_iter().for_each(|first| rig.acknowledge(first));
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    rig.spool = None;
+    std::fs::remove_dir_all(rig.directory.path().join("deleted")).unwrap();
+    rig.reopen();
+    rig.append(3..4);
+    // Nor later, when there is as much as was noted again.
+    rig.append(4..9);
+    rig.reopen();
+    rig.turn();
+    assert_eq!(rig.offsets(), [3000, 4000, 5000, 6000, 7000, 8000]);
+}
+
+#[test]
+fn what_is_delivered_gives_its_room_back_where_there_is_none_to_note_it() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..1);
+    rig.reopen();
+    rig.append(1..2);
+    let in_the_way = rig.directory.path().join("deleted.acked.new");
+    std::os::unix::fs::symlink("/dev/full", &in_the_way).unwrap();
+    rig.turn();
+    [0, 1000].into_iter().for_each(|first| rig.acknowledge(first));
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    assert_eq!(rig.spool().journal.log().bounds(), Some((2, 2)));
+    assert!(rig.spool().unnoted.is_some());
+    std::fs::remove_file(in_the_way).unwrap();
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    assert_eq!(rig.spool().unnoted, None);
+    rig.reopen();
+    rig.turn();
+    assert!(rig.out.is_empty() && rig.spool().dropped.is_empty());
+}
+
+#[test]
 fn with_no_room_for_inputs_their_batches_wait_and_go_on_once_there_is() {
     let bytes_max = 3 << 20;
     let mut rig = Rig::new(Settings { drops_oldest: false, bytes_max, window_bytes: 64 << 20, ..settings() });
