@@ -49,8 +49,8 @@ impl Progress {
         let path = self.path.display();
         tracing::warn!(
             %path, %noted,
-            "the spool ends before the place up to which it was delivered: it was removed, or an older copy put back; it \
-             is sent again from its beginning"
+            "the spool ends before the place up to which it was delivered: it was removed, or an older copy put back; \
+             it is sent again from its beginning"
         );
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound

@@ -79,7 +79,7 @@ pub struct Spools {
     deleted: Option<Spool<Cut>>,
     /// Batches of deleted files while their spool cannot be opened.
     unspooled: VecDeque<Parcel>,
-    /// Why it cannot be opened, and when it is tried again.
+    /// Why it cannot be opened, and when it is tried again; an earlier run may have left something in it.
     unopened: Option<(String, Duration)>,
     inputs: Option<(Spool<Room>, Feeds)>,
     open: bool,
@@ -92,13 +92,15 @@ impl std::fmt::Debug for Spools {
 }
 
 impl Spools {
-    /// Opens what is needed. Returns where each input goes on, too.
+    /// Opens what is needed. Returns where each input goes on, too. What deleted files left and cannot be opened is no
+    /// error: it is told, and tried again.
     ///
     /// # Errors
     /// See [`SpoolError`].
     pub fn open(config: SpoolsConfig, bell: Bell) -> Result<(Self, BTreeMap<String, Bytes>), SpoolError> {
-        let there = |name: &str| config.directory.join(name).exists();
-        let (leftovers, inputs) = (there("deleted"), there("inputs") || !config.inputs.is_empty());
+        // Where nobody can say whether there is something, opening says why.
+        let leftovers = config.directory.join("deleted").try_exists().unwrap_or(true);
+        let inputs = !config.inputs.is_empty() || config.directory.join("inputs").exists();
         let mut places = BTreeMap::new();
         let inputs = if inputs {
             let (spool, known) = Spool::open(&config.directory, inputs_settings(&config), Arc::clone(&bell))?;
@@ -110,9 +112,23 @@ impl Spools {
         let mut spools =
             Self { config, bell, deleted: None, unspooled: VecDeque::new(), unopened: None, inputs, open: false };
         if leftovers {
-            spools.open_deleted()?;
+            spools.try_deleted(Duration::ZERO);
         }
         Ok((spools, places))
+    }
+
+    /// Opens the spool of deleted files; where that fails, notes why, and when it is to be tried again.
+    fn try_deleted(&mut self, again: Duration) {
+        match self.open_deleted() {
+            Ok(()) => self.unopened = None,
+            Err(error) => {
+                let reason = logmesh_runtime::process::chain(&error);
+                if self.unopened.is_none() {
+                    tracing::error!(reason, "cannot open the spool of deleted files; it is tried again");
+                }
+                self.unopened = Some((reason, again));
+            }
+        }
     }
 
     fn open_deleted(&mut self) -> Result<(), OpenError> {
@@ -219,24 +235,18 @@ impl Spools {
         wake
     }
 
-    /// Appends batches of deleted files; opens their spool where it is not.
+    /// Appends batches of deleted files; opens their spool where it is not. Until it is, the files are held open.
     fn spool_deleted(&mut self, now: Now) -> Duration {
-        if self.unspooled.is_empty() {
+        if self.unspooled.is_empty() && self.unopened.is_none() {
             return Duration::MAX;
         }
         if self.deleted.is_none() {
-            if let Some((_, again)) = self.unopened.as_ref().filter(|(_, again)| *again > now.mono) {
+            if self.unopened.as_ref().is_none_or(|(_, again)| *again <= now.mono) {
+                self.try_deleted(now.mono + RETRY);
+            }
+            if let Some((_, again)) = &self.unopened {
                 return *again;
             }
-            if let Err(error) = self.open_deleted() {
-                let reason = logmesh_runtime::process::chain(&error);
-                if self.unopened.is_none() {
-                    tracing::error!(reason, "cannot open the spool of deleted files; they are held open");
-                }
-                self.unopened = Some((reason, now.mono + RETRY));
-                return now.mono + RETRY;
-            }
-            self.unopened = None;
         }
         if let Some(deleted) = &mut self.deleted {
             for parcel in self.unspooled.drain(..) {
@@ -256,11 +266,11 @@ impl Spools {
         self.unspooled.is_empty() && deleted && inputs
     }
 
-    /// Whether everything that was taken is delivered.
+    /// Whether everything that was taken is delivered, by this run and by those before.
     pub(crate) fn is_empty(&self) -> bool {
         let deleted = self.deleted.as_ref().is_none_or(Spool::is_empty);
         let inputs = self.inputs.as_ref().is_none_or(|(spool, feeds)| spool.is_empty() && feeds.is_empty());
-        self.unspooled.is_empty() && deleted && inputs
+        self.unspooled.is_empty() && self.unopened.is_none() && deleted && inputs
     }
 
     /// Whether nothing is under way to a gateway.

@@ -343,6 +343,33 @@ fn what_is_delivered_gives_its_room_back_where_there_is_none_to_note_it() {
 }
 
 #[test]
+fn what_deleted_files_left_and_cannot_be_opened_is_told_and_tried_again_and_stops_nobody() {
+    use crate::lines::CutLimits;
+    let directory = tempfile::tempdir().unwrap();
+    let in_the_way = directory.path().join("deleted");
+    std::fs::write(&in_the_way, b"no directory").unwrap();
+    let config = SpoolsConfig {
+        directory: directory.path().into(),
+        budgets: SpoolConfig::default(),
+        inputs: Vec::new(),
+        codec: v1::Codec::Zstd,
+        limits: CutLimits { batch_bytes_max: 1 << 18, batch_records_max: 10_000, record_bytes_max: 1 << 19 },
+        window_bytes: 1 << 20,
+    };
+    let (mut spools, _) = Spools::open(config, Arc::new(|| {})).unwrap();
+    let failure = |spools: &Spools| spools.status().get("deleted").and_then(|status| status.failure.clone());
+    let mut now = Now { mono: Duration::from_secs(1), unix_nano: 1 };
+    let mut out = Vec::new();
+    assert_eq!(spools.turn(now, &mut out), now.mono + RETRY);
+    assert!(failure(&spools).is_some() && !spools.is_empty());
+    std::fs::remove_file(in_the_way).unwrap();
+    now.mono += RETRY;
+    spools.turn(now, &mut out);
+    assert_eq!(failure(&spools), None);
+    assert!(spools.is_empty() && spools.is_written());
+}
+
+#[test]
 fn with_no_room_for_inputs_their_batches_wait_and_go_on_once_there_is() {
     let bytes_max = 3 << 20;
     let mut rig = Rig::new(Settings { drops_oldest: false, bytes_max, window_bytes: 64 << 20, ..settings() });
