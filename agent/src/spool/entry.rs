@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes};
 use logmesh_proto::v1;
 use prost::Message;
+use thiserror::Error;
 
 const VERSION: u8 = 1;
 
@@ -34,6 +35,17 @@ pub struct Entry {
     pub batch: v1::Batch,
 }
 
+/// Why bytes are no entry for this agent.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(super) enum Undecodable {
+    /// They say nothing.
+    #[error("{0}")]
+    Damaged(String),
+    /// They are of a later layout.
+    #[error("an entry has layout {0}: it needs the version of the agent that wrote it, or a later one")]
+    Newer(u8),
+}
+
 impl Entry {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.batch.encoded_len());
@@ -45,15 +57,18 @@ impl Entry {
     }
 
     /// Reads an entry; the error says what is wrong with it.
-    pub(super) fn decode(mut payload: Bytes) -> Result<Self, String> {
-        let version = payload.try_get_u8().map_err(|_| "an empty entry".to_owned())?;
-        if version != VERSION {
-            return Err(format!("an entry of layout {version}, where this agent knows layout {VERSION}"));
+    pub(super) fn decode(mut payload: Bytes) -> Result<Self, Undecodable> {
+        let damaged = |what: &str| Undecodable::Damaged(what.to_owned());
+        let version = payload.try_get_u8().map_err(|_| damaged("it is empty"))?;
+        if version > VERSION {
+            return Err(Undecodable::Newer(version));
         }
-        let cut_short = || "an entry that is cut short".to_owned();
-        let spooled_unix_nano = payload.try_get_u64_le().map_err(|_| cut_short())?;
-        let (input, cursor) = take_place(&mut payload).ok_or_else(cut_short)?;
-        let batch = v1::Batch::decode(payload).map_err(|error| format!("an entry that holds no batch: {error}"))?;
+        if version < VERSION {
+            return Err(damaged("it has a layout that never was"));
+        }
+        let spooled_unix_nano = payload.try_get_u64_le().map_err(|_| damaged("it is cut short"))?;
+        let (input, cursor) = take_place(&mut payload).ok_or_else(|| damaged("it is cut short"))?;
+        let batch = v1::Batch::decode(payload).map_err(|error| damaged(&format!("it holds no batch: {error}")))?;
         Ok(Self { spooled_unix_nano, input, cursor: Some(cursor).filter(|cursor| !cursor.is_empty()), batch })
     }
 
@@ -126,7 +141,10 @@ mod tests {
     fn an_entry_of_a_later_layout_is_refused_by_name() {
         let mut bytes = entry("", b"").encode();
         bytes[0] = 9;
-        assert!(Entry::decode(bytes.into()).is_err_and(|error| error.contains("layout 9")));
+        let error = Entry::decode(bytes.clone().into()).unwrap_err();
+        assert!(error == Undecodable::Newer(9) && error.to_string().contains("layout 9"));
+        bytes[0] = 0;
+        assert!(matches!(Entry::decode(bytes.into()), Err(Undecodable::Damaged(_))));
     }
 
     #[test]

@@ -10,14 +10,16 @@
 //! crash too, is the same batch: stream, offsets and bodies, so its records have the same ids.
 //!
 //! - `entry.rs`: an entry as bytes; `scribe.rs`: the journal's writing side; `progress.rs`: how far it is delivered;
-//! - `transit.rs`: what is under way, as a machine;
+//! - `reading.rs`: what is read next; `budget.rs`: what is dropped; `transit.rs`: what is under way, as a machine;
 //! - `spools.rs`: both kinds together, and the way to the tailer; `feeds.rs`: batches from inputs.
 
+mod budget;
 mod config;
 mod divide;
 mod entry;
 mod feeds;
 mod progress;
+mod reading;
 mod scribe;
 mod spools;
 #[cfg(test)]
@@ -34,7 +36,6 @@ use std::{
 
 use bytes::Bytes;
 use logmesh_journal::{Item, Journal, OpenError, Opened, Options, Position, Reader, Refused};
-use prost::Message as _;
 
 pub use config::SpoolConfig;
 pub use entry::Entry;
@@ -59,6 +60,10 @@ const PARCELS_MAX: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
 /// A lone record that is larger than its topic takes.
 const RETRY_OVERSIZED: Duration = Duration::from_secs(30);
+/// Entries that are read, or dropped, in one turn.
+const READS_MAX: usize = 64;
+/// Between two looks for what is too old.
+const AGE: Duration = Duration::from_secs(60);
 /// Between two notes of how far it is delivered.
 const NOTE: Duration = Duration::from_secs(1);
 /// Names of streams kept beyond those under way.
@@ -104,6 +109,8 @@ struct Spool<T: Send + 'static> {
     reader: Reader,
     /// Read, and not under way yet.
     next: Option<(Position, Entry)>,
+    /// How many entries may still be read in this turn.
+    left: usize,
     transit: Transit,
     streams: HashMap<Bytes, StreamNumber>,
     numbers: u64,
@@ -113,8 +120,10 @@ struct Spool<T: Send + 'static> {
     /// Whether a session is open; without one nothing is read.
     open: bool,
     dropped: Vec<Dropped>,
-    /// Why the journal takes nothing, or what is in it cannot be read.
+    /// Why the journal takes nothing.
     failure: Option<String>,
+    /// Why what is next cannot be read, and when it is tried again.
+    unreadable: Option<(String, Duration)>,
     /// Why it cannot be noted how far it is delivered.
     unnoted: Option<String>,
     /// Records that their topics do not take.
@@ -147,6 +156,7 @@ impl<T: Send + 'static> Spool<T> {
             unanswered_bytes: 0,
             reader,
             next: None,
+            left: 0,
             transit: Transit::default(),
             streams: HashMap::new(),
             numbers: 0,
@@ -156,6 +166,7 @@ impl<T: Send + 'static> Spool<T> {
             open: false,
             dropped: Vec::new(),
             failure: None,
+            unreadable: None,
             unnoted: None,
             oversized: 0,
         };
@@ -227,102 +238,41 @@ impl<T: Send + 'static> Spool<T> {
         }
     }
 
-    /// Does what is due: writes, reads ahead while the window lets it, drops what is over the budget, notes progress. What
-    /// is to be shipped is pushed to `out`. Returns when to come again at the latest.
+    /// Does what is due: writes, drops what is over the budget, reads ahead while the window lets it, notes progress. What is
+    /// to be shipped is pushed to `out`. Returns when to come again at the latest.
     fn turn(&mut self, now: Now, out: &mut Vec<Parcel>) -> Duration {
+        self.left = READS_MAX;
         self.write();
         if self.settings.drops_oldest {
             self.drop_oldest(now);
         }
-        while self.open && self.has_window() && self.fill(now) {
-            let Some((position, entry)) = self.next.take() else { break };
-            let parcel = self.parcel(entry);
-            self.transit.begin(position, parcel);
+        if self.open {
+            self.read(now);
         }
         out.append(&mut self.transit.due(now.mono));
         self.note_when_due(now);
+        self.wake(now)
+    }
+
+    fn wake(&self, now: Now) -> Duration {
+        if self.left == 0 {
+            return now.mono;
+        }
         let has_age = self.settings.drops_oldest && self.settings.age_max < Duration::MAX && self.stored_bytes() > 0;
-        let note = if self.is_noted() { Duration::MAX } else { self.note_at };
-        let retry = if self.waiting.is_empty() { Duration::MAX } else { now.mono + RETRY };
-        let age = if has_age { now.mono + Duration::from_secs(60) } else { Duration::MAX };
-        self.transit.next_due().unwrap_or(Duration::MAX).min(note).min(retry).min(age)
+        let readable = self.unreadable.as_ref().map(|(_, again)| *again).filter(|again| *again > now.mono);
+        let times = [
+            self.transit.next_due(),
+            readable,
+            (!self.is_noted()).then_some(self.note_at),
+            (!self.waiting.is_empty()).then_some(now.mono + RETRY),
+            has_age.then_some(now.mono + AGE),
+        ];
+        times.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     fn has_window(&self) -> bool {
         self.transit.is_empty()
             || (self.transit.bytes() < self.settings.window_bytes && self.transit.parts() < PARCELS_MAX)
-    }
-
-    /// Reads the next entry, unless it is there already. Returns whether there is one.
-    fn fill(&mut self, now: Now) -> bool {
-        while self.next.is_none() {
-            match self.reader.try_next() {
-                Ok(Some(Item::Entry { position, payload })) => match Entry::decode(payload) {
-                    Ok(entry) => self.next = Some((position, entry)),
-                    Err(what) => tracing::error!(spool = self.settings.name, %position, what, "an entry is skipped"),
-                },
-                // What it held is not known; opening has logged it, too.
-                Ok(Some(Item::Damage(damage))) => {
-                    tracing::error!(spool = self.settings.name, %damage, "damaged entries are skipped");
-                    self.dropped.push(Dropped { path: String::new(), bytes: 0, reason: LossReason::SpoolDamaged });
-                }
-                Ok(None) => return false,
-                Err(error) => {
-                    if self.failure.is_none() {
-                        tracing::warn!(spool = self.settings.name, %error, "cannot be read; it is tried again");
-                    }
-                    self.failure = Some(error.to_string());
-                    self.note_at = self.note_at.max(now.mono + RETRY);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn parcel(&mut self, entry: Entry) -> Parcel {
-        let mut batch = entry.batch;
-        let info = batch.info.take().unwrap_or_default();
-        let (transit, base) = (&self.transit, self.settings.first_stream);
-        if self.streams.len() >= STREAMS_MAX {
-            self.streams.retain(|_, number| transit.holds(*number));
-        }
-        let numbers = &mut self.numbers;
-        let stream = *self.streams.entry(batch.stream_id.clone()).or_insert_with(|| {
-            *numbers += 1;
-            StreamNumber(base + *numbers)
-        });
-        let encoded = batch.encoded_len();
-        Parcel { stream, batch, info: Arc::new(info), encoded }
-    }
-
-    /// Drops what is over the budget, the oldest first, and counts it.
-    fn drop_oldest(&mut self, now: Now) {
-        let age_max = u64::try_from(self.settings.age_max.as_nanos()).unwrap_or(u64::MAX);
-        loop {
-            let is_over = self.stored_bytes() > self.settings.bytes_max;
-            if !(is_over || age_max < u64::MAX) || !self.fill(now) {
-                return;
-            }
-            let Some((_, entry)) = &self.next else { return };
-            let is_old = now.unix_nano.saturating_sub(entry.spooled_unix_nano) > age_max;
-            if !is_over && !is_old {
-                return;
-            }
-            let reason = if is_over { LossReason::SpoolFull } else { LossReason::SpoolAged };
-            let (path, bytes) = (entry.path().to_owned(), entry.source_bytes());
-            self.dropped.push(Dropped { path, bytes, reason });
-            self.next = None;
-        }
-    }
-
-    /// Bytes on disk that are not under way.
-    fn stored_bytes(&self) -> u64 {
-        let from = self.next.as_ref().map_or_else(|| self.reader.position(), |(position, _)| *position);
-        let segments = self.journal.log().segments();
-        let behind = segments.iter().filter(|segment| segment.number > from.segment).map(|segment| segment.end);
-        let rest = segments.iter().find(|segment| segment.number == from.segment);
-        behind.sum::<u64>() + rest.map_or(0, |segment| segment.end.saturating_sub(from.byte))
     }
 
     /// Everything before it is delivered.

@@ -29,6 +29,12 @@ impl<T> Queued<T> {
         let place = entry.cursor.clone().map(|cursor| (entry.input.clone(), cursor));
         Self { size: payload.len(), payload, place, token }
     }
+
+    /// Any bytes in the place of an entry.
+    #[cfg(test)]
+    pub(super) fn raw(payload: Vec<u8>, token: T) -> Self {
+        Self { size: payload.len(), payload, place: None, token }
+    }
 }
 
 /// What came of what was queued, since it was last asked.

@@ -314,12 +314,14 @@ impl<T: Send + 'static> Spool<T> {
                 self.oversized
             )
         });
+        let unreadable = self.unreadable.as_ref().map(|(reason, _)| reason);
+        let failure = self.failure.as_ref().or(unreadable).or(self.unnoted.as_ref()).cloned();
         SpoolStatus {
             stored_bytes: self.stored_bytes(),
             in_flight_bytes: self.transit.bytes(),
             in_flight_batches: self.transit.parts(),
             unwritten_bytes: self.unwritten_bytes(),
-            failure: self.failure.clone().or_else(|| self.unnoted.clone()).or(oversized),
+            failure: failure.or(oversized),
         }
     }
 }

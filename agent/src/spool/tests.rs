@@ -1,7 +1,7 @@
 //! A spool over a real journal.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -98,6 +98,22 @@ impl Rig {
             self.spool().append(&entry, number);
         }
         self.wait_durable(&mut missing);
+    }
+
+    /// Appends bytes that this agent did not write, and waits until they are durable.
+    fn append_raw(&mut self, payload: &[u8], number: u64) {
+        self.spool().waiting.push_back(Queued::raw(payload.to_vec(), number));
+        self.spool().write();
+        self.wait_durable(&mut vec![number]);
+    }
+
+    /// The file of a segment.
+    fn segment(&self, number: u64) -> PathBuf {
+        self.directory.path().join("deleted").join(format!("{number:020}.segment"))
+    }
+
+    fn reasons(&mut self) -> Vec<LossReason> {
+        self.spool().dropped.iter().map(|dropped| dropped.reason).collect()
     }
 
     fn wait_durable(&mut self, missing: &mut Vec<u64>) {
@@ -298,6 +314,107 @@ fn a_damaged_entry_is_skipped_and_counted_and_the_others_are_sent() {
     assert_eq!(rig.offsets(), [0, 2000]);
     let reasons: Vec<_> = rig.spool().dropped.iter().map(|dropped| dropped.reason).collect();
     assert_eq!(reasons, [LossReason::SpoolDamaged]);
+}
+
+#[test]
+fn an_entry_that_says_nothing_is_skipped_and_counted() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..1);
+    rig.append_raw(b"\x01 is all there is", 1);
+    rig.append(2..3);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 2000]);
+    assert_eq!(rig.reasons(), [LossReason::SpoolDamaged]);
+}
+
+#[test]
+fn an_entry_of_a_later_layout_stays_where_it_is_for_whoever_wrote_it() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..1);
+    rig.append_raw(b"\x09 and whatever", 1);
+    rig.append(2..3);
+    rig.turn();
+    rig.acknowledge(0);
+    for _ in 0..3 {
+        rig.pass(Duration::from_secs(2));
+        rig.turn();
+        assert!(rig.out.is_empty() && rig.reasons().is_empty());
+        let (reason, _) = rig.spool().unreadable.clone().unwrap();
+        assert!(reason.contains("layout 9"), "{reason}");
+        rig.reopen();
+    }
+    rig.turn();
+    assert!(rig.spool().stored_bytes() > 0 && !rig.spool().is_empty());
+}
+
+/// A spool whose first of two segments holds entries 0 to 9, and the second 10 to 13. Neither file is open for reading the
+/// first.
+fn with_two_segments() -> Rig {
+    let mut rig = Rig::new(settings());
+    rig.append(0..10);
+    rig.reopen();
+    rig.append(10..14);
+    rig.reopen();
+    rig
+}
+
+#[test]
+fn a_segment_that_is_gone_is_counted_and_the_next_one_is_sent() {
+    let mut rig = with_two_segments();
+    std::fs::remove_file(rig.segment(1)).unwrap();
+    rig.turn();
+    assert_eq!(rig.offsets(), [10_000, 11_000, 12_000, 13_000]);
+    assert_eq!(rig.reasons(), [LossReason::SpoolDamaged]);
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_waited_for_until_the_budget_is_used_up() {
+    let mut rig = with_two_segments();
+    std::fs::remove_file(rig.segment(1)).unwrap();
+    std::fs::create_dir(rig.segment(1)).unwrap();
+    for _ in 0..3 {
+        rig.turn();
+        rig.pass(Duration::from_secs(2));
+        assert!(rig.out.is_empty() && rig.reasons().is_empty());
+        assert!(rig.spool().unreadable.is_some());
+    }
+    let second = rig.spool().journal.log().segment(2).unwrap();
+    rig.spool().settings.bytes_max = second.end;
+    rig.turn();
+    assert_eq!(rig.offsets(), [10_000, 11_000, 12_000, 13_000]);
+    assert_eq!(rig.reasons(), [LossReason::SpoolDamaged]);
+    assert_eq!(rig.spool().unreadable, None);
+}
+
+#[test]
+fn a_turn_drops_no_more_than_it_may_and_counts_what_goes_of_a_file_as_one_loss() {
+    let mut rig = Rig::new(Settings { bytes_max: 2000, ..settings() });
+    rig.spool().set_open(false);
+    let mut missing: Vec<u64> = (0..200).collect();
+    for number in 0..200 {
+        let mut entry = rig.entry(number, None);
+        entry.batch.info = Some(v1::StreamInfo { path: "/logs/a.log".into(), ..v1::StreamInfo::default() });
+        rig.spool().append(&entry, number);
+    }
+    rig.wait_durable(&mut missing);
+    let (mut lost, mut turns) = (0, 0);
+    loop {
+        let now = rig.now;
+        let wake = rig.spool().turn(now, &mut Vec::new());
+        let dropped = std::mem::take(&mut rig.spool().dropped);
+        let [Dropped { path, bytes, reason }] = dropped.as_slice() else { panic!("{dropped:?}") };
+        assert_eq!((path.as_str(), *reason), ("/logs/a.log", LossReason::SpoolFull));
+        assert!(*bytes <= READS_MAX as u64 * 1000);
+        (lost, turns) = (lost + *bytes, turns + 1);
+        if rig.spool().stored_bytes() <= 2000 {
+            break;
+        }
+        assert_eq!(wake, now.mono, "there is more to do");
+    }
+    assert!(turns > 1);
+    rig.spool().set_open(true);
+    rig.turn();
+    assert_eq!(rig.offsets().len() as u64 * 1000 + lost, 200_000);
 }
 
 #[test]
