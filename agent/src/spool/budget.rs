@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use logmesh_journal::Position;
 
-use super::{Dropped, Spool};
+use super::{
+    Dropped, Spool,
+    entry::Entry,
+    transit::{Remembered, Span},
+};
 use crate::{clock::Now, tailer::LossReason};
 
 impl<T: Send + 'static> Spool<T> {
@@ -15,7 +19,10 @@ impl<T: Send + 'static> Spool<T> {
             if !is_over && self.settings.age_max == Duration::MAX {
                 return;
             }
-            if self.fill(now) {
+            if let Some(oldest) = self.transit.oldest_deferred() {
+                let Some(reason) = self.reason(is_over, oldest.spooled_unix_nano, now) else { return };
+                self.drop_deferred(&oldest, reason);
+            } else if self.fill(now) {
                 if !self.drop_next(is_over, now) {
                     return;
                 }
@@ -35,6 +42,17 @@ impl<T: Send + 'static> Spool<T> {
         self.next = None;
         self.count(dropped);
         true
+    }
+
+    /// Drops an entry that is deferred: it is read once more, to count what is left of it.
+    fn drop_deferred(&mut self, oldest: &Remembered, reason: LossReason) {
+        self.left = self.left.saturating_sub(1);
+        let payload = self.journal.log().read_at(oldest.position).ok();
+        self.transit.forget(oldest.position);
+        let Some(entry) = payload.and_then(|payload| Entry::decode(payload).ok()) else { return self.count_damage() };
+        let rest: u64 = oldest.rest.iter().map(Span::bytes).sum();
+        let bytes = if oldest.rest.is_empty() { entry.source_bytes() } else { rest };
+        self.count(Dropped { path: entry.path().to_owned(), bytes, reason });
     }
 
     /// Why an entry that was spooled at that time has to go, if it has.
@@ -64,9 +82,10 @@ impl<T: Send + 'static> Spool<T> {
         self.stored_bytes() > self.settings.bytes_max
     }
 
-    /// Bytes on disk that are not under way.
+    /// Bytes on disk that are not under way: what is deferred, and what was not read yet.
     pub(super) fn stored_bytes(&self) -> u64 {
-        self.bytes_from(self.next.as_ref().map_or_else(|| self.reader.position(), |(position, _)| *position))
+        let from = self.next.as_ref().map_or_else(|| self.reader.position(), |(position, _)| *position);
+        self.bytes_from(from) + self.transit.deferred_bytes() as u64
     }
 
     /// Bytes on disk from a place on.

@@ -2,15 +2,17 @@
 //!
 //! Owns batches of two kinds, each in a journal of its own below `<data_dir>/spool/`: `deleted/`, the unacknowledged rest
 //! of files that are gone, and `inputs/`, everything of inputs that are no files. Knows neither files nor inputs: it takes
-//! finished batches, says when they are durable, sends them in the order in which they came, and forgets them once they are
-//! acknowledged.
+//! finished batches, says when they are durable, sends those of each stream in the order in which they came, and forgets
+//! them once they are acknowledged.
 //!
 //! Invariants: what is said to be durable is synced; nothing is removed from disk before it is acknowledged, or dropped for
-//! its budget and counted; memory is bounded by the window of what is under way. A batch that is sent again, after a
-//! crash too, is the same batch: stream, offsets and bodies, so its records have the same ids.
+//! its budget and counted; memory is bounded by the window of what is under way, and by so many places of what a gateway
+//! does not take now. A batch that is sent again, after a crash too, is the same batch: stream, offsets and bodies, so its
+//! records have the same ids.
 //!
 //! - `entry.rs`: an entry as bytes; `scribe.rs`: the journal's writing side; `progress.rs`: how far it is delivered;
-//! - `reading.rs`: what is read next; `budget.rs`: what is dropped; `transit.rs`: what is under way, as a machine;
+//! - `reading.rs`: what is read next; `budget.rs`: what is dropped;
+//! - `transit.rs`: what is under way or waits for its lane, as a machine;
 //! - `spools.rs`: both kinds together, and the way to the tailer; `feeds.rs`: batches from inputs.
 
 mod budget;
@@ -113,6 +115,8 @@ struct Spool<T: Send + 'static> {
     left: usize,
     transit: Transit,
     streams: HashMap<Bytes, StreamNumber>,
+    /// Names at which those of streams with nothing in transit are swept away.
+    sweep_at: usize,
     numbers: u64,
     divider: Divider,
     progress: Progress,
@@ -124,6 +128,8 @@ struct Spool<T: Send + 'static> {
     failure: Option<String>,
     /// Why what is next cannot be read, and when it is tried again.
     unreadable: Option<(String, Duration)>,
+    /// Why what is deferred cannot be read again.
+    unresumed: Option<String>,
     /// Why it cannot be noted how far it is delivered.
     unnoted: Option<String>,
     /// Records that their topics do not take.
@@ -159,6 +165,7 @@ impl<T: Send + 'static> Spool<T> {
             left: 0,
             transit: Transit::default(),
             streams: HashMap::new(),
+            sweep_at: STREAMS_MAX,
             numbers: 0,
             divider: Divider::default(),
             progress,
@@ -167,6 +174,7 @@ impl<T: Send + 'static> Spool<T> {
             dropped: Vec::new(),
             failure: None,
             unreadable: None,
+            unresumed: None,
             unnoted: None,
             oversized: 0,
         };
@@ -220,26 +228,25 @@ impl<T: Send + 'static> Spool<T> {
 
     fn acknowledged(&mut self, stream: StreamNumber, first: u64) {
         self.transit.acknowledge(stream, first);
-        self.oversized = if self.transit.is_empty() { 0 } else { self.oversized };
     }
 
     fn returned(&mut self, parcel: Parcel, why: Returned, now: Now) {
         let (stream, first) = (parcel.stream, parcel.batch.first_offset);
         match why {
             Returned::Corrupt | Returned::Recalled => self.transit.returned(parcel, now.mono + RETRY),
-            Returned::Held { delay } => self.transit.returned(parcel, now.mono + delay),
+            Returned::Held { delay } => self.transit.held(stream, first, now.mono + delay),
             Returned::TooLarge { limit } => match self.divider.halves(&parcel) {
                 Some(halves) => self.transit.divide(stream, first, halves, now.mono),
                 None => {
                     self.oversized = limit.max(1);
-                    self.transit.returned(parcel, now.mono + RETRY_OVERSIZED);
+                    self.transit.oversized(stream, first, now.mono + RETRY_OVERSIZED);
                 }
             },
         }
     }
 
-    /// Does what is due: writes, drops what is over the budget, reads ahead while the window lets it, notes progress. What is
-    /// to be shipped is pushed to `out`. Returns when to come again at the latest.
+    /// Does what is due: writes, drops what is over the budget, reads ahead while the window lets it, notes progress. What
+    /// is to be shipped is pushed to `out`. Returns when to come again at the latest.
     fn turn(&mut self, now: Now, out: &mut Vec<Parcel>) -> Duration {
         self.left = READS_MAX;
         self.write();
@@ -250,6 +257,9 @@ impl<T: Send + 'static> Spool<T> {
             self.read(now);
         }
         out.append(&mut self.transit.due(now.mono));
+        if self.transit.is_empty() {
+            (self.oversized, self.unresumed) = (0, None);
+        }
         self.note_when_due(now);
         self.wake(now)
     }
@@ -262,6 +272,7 @@ impl<T: Send + 'static> Spool<T> {
         let readable = self.unreadable.as_ref().map(|(_, again)| *again).filter(|again| *again > now.mono);
         let times = [
             self.transit.next_due(),
+            self.transit.next_wanted(now.mono).filter(|_| self.open),
             readable,
             (!self.is_noted()).then_some(self.note_at),
             (!self.waiting.is_empty()).then_some(now.mono + RETRY),
@@ -271,7 +282,7 @@ impl<T: Send + 'static> Spool<T> {
     }
 
     fn has_window(&self) -> bool {
-        self.transit.is_empty()
+        self.transit.parts() == 0
             || (self.transit.bytes() < self.settings.window_bytes && self.transit.parts() < PARCELS_MAX)
     }
 

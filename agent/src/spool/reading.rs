@@ -1,4 +1,4 @@
-//! Reading a spool: its entries in order, as many in one turn as keep it short.
+//! Reading a spool: its entries in order, and those again that were deferred; as many in one turn as keep it short.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::{
     RETRY, STREAMS_MAX, Spool,
     entry::{Entry, Undecodable},
+    transit::{Admission, Remembered},
 };
 use crate::{
     clock::Now,
@@ -17,13 +18,71 @@ use crate::{
 };
 
 impl<T: Send + 'static> Spool<T> {
-    /// Reads what the window lets, and brings it on its way.
+    /// Reads what the window lets, and brings it on its way: what is older goes first.
     pub(super) fn read(&mut self, now: Now) {
-        while self.has_window() && self.fill(now) {
-            let Some((position, entry)) = self.next.take() else { return };
-            let parcel = self.parcel(entry);
-            self.transit.begin(position, parcel);
+        while self.left > 0 && self.has_window() && self.read_again(now) {}
+        while self.fill(now) && self.begin_next() {}
+    }
+
+    /// Brings the entry that was read on its way, or keeps its place alone. Returns whether to read on.
+    fn begin_next(&mut self) -> bool {
+        let Some((position, entry)) = self.next.take() else { return false };
+        let stream = self.number(&entry.batch.stream_id);
+        let spooled_unix_nano = entry.spooled_unix_nano;
+        match self.transit.admission(stream) {
+            Admission::Begin if self.has_window() => {
+                let parcel = self.parcel(entry);
+                self.transit.begin(position, spooled_unix_nano, parcel);
+            }
+            Admission::Defer => {
+                self.transit.defer(position, spooled_unix_nano, stream, entry.batch.encoded_len());
+            }
+            Admission::Begin | Admission::Wait => {
+                self.next = Some((position, entry));
+                return false;
+            }
         }
+        true
+    }
+
+    /// Reads the deferred entry again whose turn it is. Returns whether there was one.
+    fn read_again(&mut self, now: Now) -> bool {
+        let Some(wanted) = self.transit.wanted(now.mono) else { return false };
+        self.left = self.left.saturating_sub(1);
+        match self.journal.log().read_at(wanted.position) {
+            Ok(payload) => self.resume(&wanted, payload),
+            Err(error @ ReadError::Io { .. }) => {
+                let reason = chain(&error);
+                if self.unresumed.is_none() {
+                    tracing::warn!(spool = self.settings.name, reason, "cannot be read again; it is tried again");
+                }
+                self.unresumed = Some(reason);
+                self.transit.postpone(wanted.position, now.mono + RETRY);
+            }
+            Err(error @ (ReadError::Removed { .. } | ReadError::Damaged { .. })) => {
+                self.give_up(wanted.position, &chain(&error));
+            }
+        }
+        true
+    }
+
+    fn resume(&mut self, wanted: &Remembered, payload: Bytes) {
+        self.unresumed = None;
+        match Entry::decode(payload) {
+            Ok(entry) => {
+                let parcel = self.parcel(entry);
+                let rest = if wanted.rest.is_empty() { None } else { self.divider.spans(&parcel, &wanted.rest) };
+                self.transit.resume(wanted.position, rest.unwrap_or_else(|| vec![parcel]));
+            }
+            Err(what) => self.give_up(wanted.position, &what.to_string()),
+        }
+    }
+
+    /// Counts a deferred entry that is gone.
+    fn give_up(&mut self, position: Position, reason: &str) {
+        tracing::error!(spool = self.settings.name, %position, reason, "an entry is skipped");
+        self.transit.forget(position);
+        self.count_damage();
     }
 
     /// Reads the next entry, unless it is there already. Returns whether there is one.
@@ -109,9 +168,10 @@ impl<T: Send + 'static> Spool<T> {
 
     /// The number that a stream is known by.
     fn number(&mut self, stream_id: &Bytes) -> StreamNumber {
-        if self.streams.len() >= STREAMS_MAX {
+        if self.streams.len() >= self.sweep_at {
             let transit = &self.transit;
             self.streams.retain(|_, number| transit.holds(*number));
+            self.sweep_at = STREAMS_MAX.max(2 * self.streams.len());
         }
         let (base, numbers) = (self.settings.first_stream, &mut self.numbers);
         *self.streams.entry(stream_id.clone()).or_insert_with(|| {

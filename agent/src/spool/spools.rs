@@ -275,8 +275,8 @@ impl Spools {
 
     /// Whether nothing is under way to a gateway.
     pub(crate) fn is_settled(&self) -> bool {
-        let deleted = self.deleted.as_ref().is_none_or(|spool| spool.transit.is_empty());
-        deleted && self.inputs.as_ref().is_none_or(|(spool, _)| spool.transit.is_empty())
+        let deleted = self.deleted.as_ref().is_none_or(|spool| spool.transit.parts() == 0);
+        deleted && self.inputs.as_ref().is_none_or(|(spool, _)| spool.transit.parts() == 0)
     }
 
     /// Notes a last time how far everything is delivered.
@@ -315,13 +315,13 @@ impl<T: Send + 'static> Spool<T> {
             )
         });
         let unreadable = self.unreadable.as_ref().map(|(reason, _)| reason);
-        let failure = self.failure.as_ref().or(unreadable).or(self.unnoted.as_ref()).cloned();
+        let failure = self.failure.as_ref().or(unreadable).or(self.unresumed.as_ref()).or(self.unnoted.as_ref());
         SpoolStatus {
             stored_bytes: self.stored_bytes(),
             in_flight_bytes: self.transit.bytes(),
             in_flight_batches: self.transit.parts(),
             unwritten_bytes: self.unwritten_bytes(),
-            failure: failure.or(oversized),
+            failure: failure.cloned().or(oversized),
         }
     }
 }

@@ -100,6 +100,25 @@ impl Rig {
         self.wait_durable(&mut missing);
     }
 
+    /// The same of another stream than usual.
+    fn append_of(&mut self, stream: &'static str, numbers: std::ops::Range<u64>) {
+        let mut missing: Vec<u64> = numbers.clone().collect();
+        for number in numbers {
+            let mut entry = self.entry(number, None);
+            entry.batch.stream_id = Bytes::from_static(stream.as_bytes());
+            self.spool().append(&entry, number);
+        }
+        self.wait_durable(&mut missing);
+    }
+
+    /// Gives back whatever is out.
+    fn give_back(&mut self, why: Returned) {
+        let now = self.now;
+        for parcel in std::mem::take(&mut self.out) {
+            self.spool().returned(parcel, why, now);
+        }
+    }
+
     /// Appends bytes that this agent did not write, and waits until they are durable.
     fn append_raw(&mut self, payload: &[u8], number: u64) {
         self.spool().waiting.push_back(Queued::raw(payload.to_vec(), number));
@@ -271,6 +290,124 @@ fn a_batch_that_comes_back_waits_and_one_that_is_too_large_is_halved() {
     rig.acknowledge(500);
     rig.acknowledge(0);
     assert!(rig.spool().is_empty());
+}
+
+#[test]
+fn a_stream_that_is_held_is_in_nobodys_way_and_goes_on_in_order() {
+    let mut rig = Rig::new(Settings { window_bytes: 600, ..settings() });
+    rig.append_of("held", 0..40);
+    rig.append_of("free", 40..44);
+    let held = Returned::Held { delay: Duration::from_secs(30) };
+    rig.turn();
+    assert!((2..10).contains(&rig.out.len()), "as much as the window lets");
+    rig.give_back(held);
+    rig.turn();
+    assert_eq!(rig.offsets(), [40_000, 41_000, 42_000, 43_000]);
+    [40_000, 41_000, 42_000, 43_000].into_iter().for_each(|first| rig.acknowledge(first));
+    assert_eq!(rig.spool().transit.parts(), 0);
+    assert!(rig.spool().stored_bytes() > 0 && !rig.spool().is_empty());
+    for _ in 0..3 {
+        rig.turn();
+        assert!(rig.out.is_empty(), "before its time");
+        rig.pass(Duration::from_secs(30));
+        rig.turn();
+        assert_eq!(rig.offsets(), [0, 1000], "a few, to see whether it is still held");
+        rig.give_back(held);
+    }
+    rig.pass(Duration::from_secs(30));
+    let mut arrived = Vec::new();
+    while !rig.spool().is_empty() {
+        rig.turn();
+        let first = rig.offsets()[0];
+        rig.acknowledge(first);
+        arrived.push(first);
+    }
+    assert_eq!(arrived, (0..40).map(|number| number * 1000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn what_is_held_is_sent_again_after_a_kill() {
+    let mut rig = Rig::new(settings());
+    rig.append_of("held", 0..2);
+    rig.append_of("free", 2..3);
+    rig.turn();
+    rig.acknowledge(2000);
+    rig.give_back(Returned::Held { delay: Duration::from_secs(30) });
+    rig.pass(Duration::from_secs(2));
+    rig.turn();
+    rig.reopen();
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 1000, 2000]);
+}
+
+#[test]
+fn of_a_batch_with_one_record_that_is_too_large_only_that_is_tried_again() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..1);
+    rig.turn();
+    // Halved until the first record is alone.
+    let too_large = Returned::TooLarge { limit: 100 };
+    let mut sizes = Vec::new();
+    while rig.spool().oversized == 0 {
+        let (parcel, now) = (rig.out.remove(0), rig.now);
+        sizes.push(parcel.batch.record_count);
+        rig.spool().returned(parcel, too_large, now);
+        rig.turn();
+        for first in rig.offsets().into_iter().filter(|first| *first > 0) {
+            rig.acknowledge(first);
+        }
+    }
+    assert_eq!(sizes, [10, 5, 2, 1]);
+    assert!(rig.out.is_empty() && rig.spool().transit.parts() == 0);
+    for _ in 0..2 {
+        rig.pass(Duration::from_secs(30));
+        rig.turn();
+        let [parcel] = rig.out.as_slice() else { panic!("{:?}", rig.offsets()) };
+        let opened = Opener::new(Limits::default()).open(&parcel.batch).unwrap();
+        let records: Vec<_> = opened.records().collect();
+        assert_eq!((records.len(), records[0].body), (1, &b"record 0 of entry 0"[..]));
+        assert!(records[0].marks.continued && !records[0].marks.partial);
+        assert_eq!((parcel.batch.first_offset, parcel.batch.end_offset), (0, 100));
+        rig.give_back(too_large);
+    }
+    rig.pass(Duration::from_secs(30));
+    rig.turn();
+    rig.acknowledge(0);
+    rig.turn();
+    assert!(rig.spool().is_empty());
+    assert_eq!(rig.spool().oversized, 0);
+}
+
+#[test]
+fn a_deferred_entry_that_is_damaged_meanwhile_is_counted_and_its_neighbours_go_on() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..3);
+    rig.turn();
+    rig.give_back(Returned::Held { delay: Duration::from_secs(30) });
+    let mut bytes = std::fs::read(rig.segment(1)).unwrap();
+    let at = bytes.windows(11).position(|window| window == b"/logs/0.log").unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(rig.segment(1), bytes).unwrap();
+    rig.pass(Duration::from_secs(30));
+    rig.turn();
+    assert_eq!(rig.offsets(), [1000, 2000]);
+    assert_eq!(rig.reasons(), [LossReason::SpoolDamaged]);
+}
+
+#[test]
+fn what_is_deferred_goes_first_once_the_budget_is_used_up() {
+    let mut rig = Rig::new(settings());
+    rig.append_of("held", 0..4);
+    rig.append_of("free", 4..8);
+    rig.turn();
+    let free: Vec<Parcel> = rig.out.split_off(4);
+    rig.give_back(Returned::Held { delay: Duration::from_secs(30) });
+    rig.out = free;
+    rig.spool().settings.bytes_max = 0;
+    rig.turn();
+    let paths: Vec<_> = rig.spool().dropped.iter().map(|dropped| (dropped.path.clone(), dropped.bytes)).collect();
+    assert_eq!(paths, [0, 1, 2, 3].map(|number| (format!("/logs/{number}.log"), 1000)));
+    assert_eq!(rig.spool().transit.parts(), 4, "what is under way is not dropped");
 }
 
 #[test]
