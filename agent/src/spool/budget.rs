@@ -78,8 +78,13 @@ impl<T: Send + 'static> Spool<T> {
         self.dropped.push(Dropped { path: String::new(), bytes: 0, reason: LossReason::SpoolDamaged });
     }
 
+    /// Whether there is more than may be. What lies behind the oldest entry that is not delivered counts, delivered or not:
+    /// the disk has it. But where that one is under way, nothing that is dropped behind it would give room back, and only
+    /// what may be dropped counts.
     fn is_over(&self) -> bool {
-        self.stored_bytes() > self.settings.bytes_max
+        let is_in_the_way = self.transit.begins_under_way();
+        let bytes = if is_in_the_way { self.stored_bytes() } else { self.bytes_from(self.settled()) };
+        bytes > self.settings.bytes_max
     }
 
     /// Bytes on disk that are not under way: what is deferred, and what was not read yet.

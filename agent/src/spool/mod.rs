@@ -80,7 +80,7 @@ struct Settings {
     name: &'static str,
     /// Numbers of its streams begin there, apart from all others.
     first_stream: u64,
-    /// Bytes on disk that are not under way.
+    /// Bytes on disk, from the oldest entry on that is not delivered.
     bytes_max: u64,
     age_max: Duration,
     /// Whether the oldest goes when there is no room; otherwise whoever appends waits.

@@ -411,6 +411,37 @@ fn what_is_deferred_goes_first_once_the_budget_is_used_up() {
 }
 
 #[test]
+fn what_is_delivered_behind_a_held_entry_counts_in_the_budget_until_that_one_goes() {
+    let mut rig = Rig::new(Settings { bytes_max: 2000, ..settings() });
+    rig.append_of("held", 0..1);
+    rig.turn();
+    rig.give_back(Returned::Held { delay: Duration::from_secs(300) });
+    for number in 1..40 {
+        rig.append_of("free", number..number + 1);
+        rig.turn();
+        rig.acknowledge(number * 1000);
+    }
+    let dropped = std::mem::take(&mut rig.spool().dropped);
+    assert_eq!(dropped, [Dropped { path: "/logs/0.log".into(), bytes: 1000, reason: LossReason::SpoolFull }]);
+    assert!(rig.spool().is_empty());
+}
+
+#[test]
+fn behind_an_entry_that_is_under_way_only_what_is_not_delivered_counts() {
+    let mut rig = Rig::new(Settings { bytes_max: 2000, ..settings() });
+    rig.append_of("slow", 0..1);
+    rig.turn();
+    for number in 1..40 {
+        rig.append_of("free", number..number + 1);
+        rig.turn();
+        rig.acknowledge(number * 1000);
+    }
+    rig.turn();
+    assert!(rig.spool().dropped.is_empty());
+    assert_eq!(rig.offsets(), [0]);
+}
+
+#[test]
 fn the_place_of_an_input_outlives_the_entries_that_said_it() {
     let mut rig = Rig::new(Settings { bytes_max: 8 << 20, ..settings() });
     let entry = rig.entry(0, Some("behind entry 0"));

@@ -310,6 +310,12 @@ impl Transit {
         self.first_under_way().into_iter().chain(self.first_deferred()).min()
     }
 
+    /// Whether the first entry that is not acknowledged is under way.
+    pub(super) fn begins_under_way(&self) -> bool {
+        let deferred = self.first_deferred();
+        self.first_under_way().is_some_and(|position| deferred.is_none_or(|deferred| position < deferred))
+    }
+
     /// The oldest deferred entry.
     pub(super) fn oldest_deferred(&self) -> Option<Remembered> {
         self.remembered(self.first_deferred()?)
@@ -644,7 +650,7 @@ mod tests {
         let mut transit = with_entries(4);
         [0, 10, 20, 30].into_iter().for_each(|first| transit.held(STREAM, first, seconds(5)));
         assert_eq!((transit.parts(), transit.bytes(), transit.deferred_bytes()), (0, 0, 40));
-        assert_eq!(transit.settled(), Some(position(0)));
+        assert_eq!((transit.settled(), transit.begins_under_way()), (Some(position(0)), false));
         assert_eq!(transit.next_wanted(Duration::ZERO), Some(seconds(5)));
         assert_eq!(transit.wanted(seconds(4)), None);
         assert_eq!(resume(&mut transit, seconds(5)), [0, 10]);
@@ -672,6 +678,7 @@ mod tests {
         assert_eq!(transit.admission(STREAM), Admission::Defer);
         assert!(transit.acknowledge(STREAM, 0));
         assert_eq!(transit.admission(STREAM), Admission::Wait);
+        assert!(transit.begins_under_way());
         assert_eq!(resume(&mut transit, seconds(5)), [20, 30]);
         assert_eq!(transit.admission(STREAM), Admission::Begin);
     }
