@@ -24,6 +24,7 @@ pub mod inflate;
 pub mod inputs;
 pub mod kubernetes;
 pub mod lines;
+pub mod losses;
 pub mod mailbox;
 mod metrics;
 pub mod parcel;

@@ -7,8 +7,9 @@ use opentelemetry::{
 };
 
 use crate::{
+    losses::Lost,
     sift::{Count, Reason},
-    tailer::{Lost, Snapshot, drive::Shown},
+    tailer::{Snapshot, drive::Shown},
 };
 
 /// Name, description, and how it is read from what is shown.

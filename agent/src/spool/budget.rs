@@ -9,7 +9,7 @@ use super::{
     entry::Entry,
     transit::{Remembered, Span},
 };
-use crate::{clock::Now, tailer::LossReason};
+use crate::{clock::Now, losses::LossReason};
 
 impl<T: Send + 'static> Spool<T> {
     /// Drops what is over the budget or too old, as much of it as one turn may.

@@ -47,8 +47,8 @@ pub use spools::{SpoolError, SpoolStatus, Spools, SpoolsConfig};
 
 use crate::{
     clock::Now,
-    parcel::{Parcel, Returned, StreamNumber},
-    tailer::LossReason,
+    losses::LossReason,
+    parcel::{Errand, Parcel, Returned, StreamNumber},
 };
 use divide::Divider;
 use entry::decode_places;
@@ -123,6 +123,8 @@ struct Spool<T: Send + 'static> {
     note_at: Duration,
     /// Whether a session is open; without one nothing is read.
     open: bool,
+    /// Whether what the shipper has is to be called back: there was a session, and there is none.
+    calls_back: bool,
     dropped: Vec<Dropped>,
     /// Why the journal takes nothing.
     failure: Option<String>,
@@ -171,6 +173,7 @@ impl<T: Send + 'static> Spool<T> {
             progress,
             note_at: Duration::ZERO,
             open: false,
+            calls_back: false,
             dropped: Vec::new(),
             failure: None,
             unreadable: None,
@@ -219,6 +222,7 @@ impl<T: Send + 'static> Spool<T> {
 
     /// A session began or ended.
     fn set_open(&mut self, open: bool) {
+        self.calls_back |= self.open && !open;
         self.open = open;
     }
 
@@ -233,7 +237,8 @@ impl<T: Send + 'static> Spool<T> {
     fn returned(&mut self, parcel: Parcel, why: Returned, now: Now) {
         let (stream, first) = (parcel.stream, parcel.batch.first_offset);
         match why {
-            Returned::Corrupt | Returned::Recalled => self.transit.returned(parcel, now.mono + RETRY),
+            Returned::Corrupt => self.transit.returned(parcel, now.mono + RETRY),
+            Returned::Recalled => self.transit.put_back(stream, first),
             Returned::Held { delay } => self.transit.held(stream, first, now.mono + delay),
             Returned::TooLarge { limit } => match self.divider.halves(&parcel) {
                 Some(halves) => self.transit.divide(stream, first, halves, now.mono),
@@ -246,8 +251,8 @@ impl<T: Send + 'static> Spool<T> {
     }
 
     /// Does what is due: writes, drops what is over the budget, reads ahead while the window lets it, notes progress. What
-    /// is to be shipped is pushed to `out`. Returns when to come again at the latest.
-    fn turn(&mut self, now: Now, out: &mut Vec<Parcel>) -> Duration {
+    /// the shipper is to do is pushed to `out`. Returns when to come again at the latest.
+    fn turn(&mut self, now: Now, out: &mut Vec<Errand>) -> Duration {
         self.left = READS_MAX;
         self.write();
         if self.settings.drops_oldest {
@@ -256,7 +261,12 @@ impl<T: Send + 'static> Spool<T> {
         if self.open {
             self.read(now);
         }
-        out.append(&mut self.transit.due(now.mono));
+        if std::mem::take(&mut self.calls_back) && !self.open {
+            // In the shipper's hands it could neither be dropped for the budget nor left behind by a run that ends.
+            let recall = |stream| Errand::Recall { stream, in_flight: false };
+            out.extend(self.transit.streams_out().into_iter().map(recall));
+        }
+        out.extend(self.transit.due(now.mono).into_iter().map(Errand::Ship));
         if self.transit.is_empty() {
             (self.oversized, self.unresumed) = (0, None);
         }

@@ -22,7 +22,7 @@ use crate::{
     clock::Now,
     inputs::intake::Arrival,
     lines::CutLimits,
-    parcel::{Answer, Parcel, StreamNumber},
+    parcel::{Answer, Errand, Parcel, StreamNumber},
 };
 
 /// What the spools are told once.
@@ -218,8 +218,8 @@ impl Spools {
         spool.waiting.extend(batches);
     }
 
-    /// Does what is due; what is to be shipped is pushed to `out`. Returns when to come again at the latest.
-    pub(crate) fn turn(&mut self, now: Now, out: &mut Vec<Parcel>) -> Duration {
+    /// Does what is due; what the shipper is to do is pushed to `out`. Returns when to come again at the latest.
+    pub(crate) fn turn(&mut self, now: Now, out: &mut Vec<Errand>) -> Duration {
         let mut wake = self.spool_deleted(now);
         if let Some(deleted) = &mut self.deleted {
             wake = wake.min(deleted.turn(now, out));

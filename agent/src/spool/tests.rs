@@ -149,9 +149,17 @@ impl Rig {
     }
 
     fn turn(&mut self) {
-        let (now, mut out) = (self.now, Vec::new());
-        self.spool().turn(now, &mut out);
-        self.out.extend(out);
+        let (now, mut errands) = (self.now, Vec::new());
+        self.spool().turn(now, &mut errands);
+        for errand in errands {
+            match errand {
+                Errand::Ship(parcel) => self.out.push(parcel),
+                Errand::Recall { stream, .. } => {
+                    let back: Vec<_> = self.out.extract_if(.., |parcel| parcel.stream == stream).collect();
+                    back.into_iter().for_each(|parcel| self.spool().returned(parcel, Returned::Recalled, now));
+                }
+            }
+        }
     }
 
     fn offsets(&self) -> Vec<u64> {
@@ -193,6 +201,21 @@ fn what_is_durable_is_sent_in_order_and_again_after_a_kill_until_it_is_acknowled
     rig.reopen();
     rig.turn();
     assert!(rig.out.is_empty());
+}
+
+#[test]
+fn without_a_session_nothing_is_under_way_so_that_all_may_be_dropped_and_with_the_next_one_all_goes() {
+    let mut rig = Rig::new(settings());
+    rig.append(0..4);
+    rig.turn();
+    rig.acknowledge(1000);
+    rig.spool().set_open(false);
+    rig.turn();
+    assert_eq!((rig.offsets(), rig.spool().transit.parts()), (vec![], 0));
+    assert!(!rig.spool().transit.begins_under_way() && !rig.spool().is_empty());
+    rig.spool().set_open(true);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 2000, 3000]);
 }
 
 #[test]

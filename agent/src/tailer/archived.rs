@@ -11,7 +11,6 @@ use std::{io, time::Duration};
 use super::{
     Tailer,
     archives::Whole,
-    losses::LossReason,
     pace,
     past::Present,
     source::{FileKey, Presence, Source},
@@ -22,6 +21,7 @@ use crate::{
     filesystem::{Filesystem, Handle},
     identity::MARK_BYTES_MAX,
     inflate::{Content, Inflated},
+    losses::LossReason,
     parcel::StreamNumber,
     state::{Fact, Past, Remembered, Seal},
 };

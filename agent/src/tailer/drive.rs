@@ -150,9 +150,9 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         for parcel in self.tailer.take_leaving() {
             self.spools.keep(parcel);
         }
-        let mut parcels = Vec::new();
-        let wake = self.spools.turn(now, &mut parcels);
-        self.backlog.extend(parcels.into_iter().map(Errand::Ship));
+        let mut errands = Vec::new();
+        let wake = self.spools.turn(now, &mut errands);
+        self.backlog.extend(errands);
         for dropped in self.spools.take_dropped() {
             self.tailer.note_dropped(&dropped.path, dropped.bytes, dropped.reason, now);
         }

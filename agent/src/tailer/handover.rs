@@ -9,10 +9,11 @@
 
 use std::time::Duration;
 
-use super::{Tailer, losses::LossReason, pace, source::Source, turns::QUANTUM_BYTES};
+use super::{Tailer, pace, source::Source, turns::QUANTUM_BYTES};
 use crate::{
     clock::Now,
     filesystem::Filesystem,
+    losses::LossReason,
     parcel::{Errand, Parcel, StreamNumber},
     state::Fact,
 };

@@ -1,15 +1,14 @@
 //! State on disk, truncated generations, and generations that are over.
 
 use super::{
-    Tailer,
-    losses::LossReason,
-    pace,
+    Tailer, pace,
     source::{Presence, Source},
 };
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
     inflate::Content,
+    losses::LossReason,
     parcel::StreamNumber,
     state::{Fact, Remembered},
 };

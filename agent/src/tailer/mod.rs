@@ -20,7 +20,7 @@
 //! - `orphans.rs`: batches that came back and whose file is gone;
 //! - `keep.rs`: state on disk, and generations that are over;
 //! - `save.rs`: how often which of it is written;
-//! - `losses.rs`: what was gone before it was delivered; `unseen.rs`: what was gone before it was seen;
+//! - `unseen.rs`: what was gone before it was seen;
 //! - `walk.rs`: hints and walks;
 //! - `watching.rs`: where hints come from, and what is done without them.
 
@@ -36,7 +36,6 @@ mod group;
 mod handover;
 mod heads;
 mod keep;
-mod losses;
 mod orphans;
 mod padding;
 mod past;
@@ -65,7 +64,6 @@ use std::{
 use logmesh_proto::{Limits, Opener, RecordsBuilder, SealError, Sealer, v1};
 
 pub use group::GroupRules;
-pub use losses::{Loss, LossReason, Lost};
 pub use status::{FileStatus, Snapshot, Tally};
 
 use crate::{
@@ -76,6 +74,7 @@ use crate::{
     inflate::Content,
     kubernetes::{Container, Kubernetes},
     lines::{CutLimits, Framing},
+    losses::Losses,
     parcel::{Errand, StreamNumber},
     state::{Recovered, Store, Trust},
 };
@@ -240,7 +239,7 @@ pub struct Tailer<F: Filesystem> {
     trust: Trust,
     checkpoint: Checkpointing,
     tally: Tally,
-    losses: losses::Losses,
+    losses: Losses,
     unseen: Unseen,
     /// Until when some stream counts as quick.
     quick_until: Duration,
@@ -316,7 +315,7 @@ impl<F: Filesystem> Tailer<F> {
             trust: recovered.trust,
             checkpoint: Checkpointing { dirty: true, ..Checkpointing::default() },
             tally: Tally::default(),
-            losses: losses::Losses::default(),
+            losses: Losses::default(),
             unseen: Unseen::default(),
             quick_until: Duration::ZERO,
             unreadable: BTreeMap::new(),

@@ -5,10 +5,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Loss, LossReason, Lost, Tailer,
+    Tailer,
     source::{Presence, Source},
 };
-use crate::{clock::Now, filesystem::Filesystem, sift::Dropped, spool::SpoolStatus};
+use crate::{
+    clock::Now,
+    filesystem::Filesystem,
+    losses::{Loss, LossReason, Lost},
+    sift::Dropped,
+    spool::SpoolStatus,
+};
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, Serialize)]

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{LossReason, Tailer};
+use super::Tailer;
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Kind},
+    losses::LossReason,
 };
 
 /// How long a hint about its new name may take.

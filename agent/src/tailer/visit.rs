@@ -10,13 +10,14 @@ use bytes::Bytes;
 use logmesh_proto::{BatchMeta, Flags, v1};
 use prost::Message;
 
-use super::{Tailer, losses::LossReason, pace, source::Source, turns::Turn};
+use super::{Tailer, pace, source::Source, turns::Turn};
 use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
     generation::Place,
     identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
     lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary_sifted, cut_sifted, recut_sifted, written_bytes},
+    losses::LossReason,
     parcel::{Errand, Parcel, StreamNumber},
     sift::Sifter,
     state::{CutRecord, Fact},

@@ -2,8 +2,9 @@
 
 use super::rig::{Rig, SECOND, bodies, lines};
 use crate::{
+    losses::{LossReason, Lost},
     parcel::Returned,
-    tailer::{LossReason, Lost, pace},
+    tailer::pace,
 };
 
 #[test]

@@ -1,7 +1,7 @@
 //! Few descriptors: files are closed and opened again, and nothing is lost or doubled for it.
 
 use super::rig::{Rig, SECOND, bodies, lines};
-use crate::{discovery::Hint, tailer::LossReason};
+use crate::{discovery::Hint, losses::LossReason};
 
 fn rig(files_open_max: usize) -> Rig {
     let mut rig = Rig::new();

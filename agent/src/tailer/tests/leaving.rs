@@ -2,8 +2,8 @@
 
 use super::rig::{Rig, SECOND, bodies, lines};
 use crate::{
+    losses::LossReason,
     parcel::{Answer, Returned},
-    tailer::LossReason,
 };
 
 /// A file that was read in part, deleted with batches on their way and bytes unread, and no gateway.

@@ -12,10 +12,11 @@ use crate::{
     discovery::{Group, Hint, Patterns},
     filesystem::fake::FakeFilesystem,
     lines::{CutLimits, Framing, FramingConfig},
+    losses::LossReason,
     parcel::{Answer, Errand, Parcel, Returned},
     sift::{Sift, SiftConfig},
     state::Store,
-    tailer::{GroupRules, LossReason, Settings, Tailer},
+    tailer::{GroupRules, Settings, Tailer},
 };
 
 pub(super) const PARTIAL_FLUSH: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 use logmesh_proto::Flags;
 
 use super::rig::{PARTIAL_FLUSH, Rig, SECOND, bodies, lines};
-use crate::{discovery::Hint, parcel::Returned, tailer::LossReason};
+use crate::{discovery::Hint, losses::LossReason, parcel::Returned};
 
 #[test]
 fn files_in_scope_are_read_whole_and_others_not_at_all() {

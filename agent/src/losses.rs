@@ -91,14 +91,14 @@ impl Lost {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(crate) struct Losses {
     last: VecDeque<Loss>,
     totals: BTreeMap<LossReason, Lost>,
 }
 
 impl Losses {
     /// Notes and logs a loss.
-    pub(super) fn note(&mut self, path: &Path, bytes: Option<u64>, reason: LossReason, unix_nano: u64) {
+    pub(crate) fn note(&mut self, path: &Path, bytes: Option<u64>, reason: LossReason, unix_nano: u64) {
         match bytes {
             Some(bytes) => tracing::error!(
                 path = %path.display(), bytes, reason = reason.name(),
@@ -118,17 +118,17 @@ impl Losses {
     }
 
     /// The last losses, the oldest first.
-    pub(super) fn last(&self) -> Vec<Loss> {
+    pub(crate) fn last(&self) -> Vec<Loss> {
         self.last.iter().cloned().collect()
     }
 
     /// Totals since the start, for every reason.
-    pub(super) fn totals(&self) -> BTreeMap<LossReason, Lost> {
+    pub(crate) fn totals(&self) -> BTreeMap<LossReason, Lost> {
         LossReason::ALL.iter().map(|reason| (*reason, self.totals.get(reason).copied().unwrap_or_default())).collect()
     }
 
     /// The last losses by path.
-    pub(super) fn by_path(&self) -> BTreeMap<&str, Lost> {
+    pub(crate) fn by_path(&self) -> BTreeMap<&str, Lost> {
         let mut by_path: BTreeMap<&str, Lost> = BTreeMap::new();
         for loss in &self.last {
             by_path.entry(&loss.path).or_default().add(loss.bytes);
