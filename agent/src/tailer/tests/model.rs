@@ -98,6 +98,9 @@ struct Model {
     unlinked: bool,
 }
 
+/// Files that are written to.
+const FILES: usize = 3;
+
 impl Model {
     fn path(file: u8) -> String {
         format!("/logs/{file}.log")
@@ -193,6 +196,10 @@ impl Model {
 
     fn unlink(&mut self, file: u8) {
         if self.rotated.get(&file).is_some_and(|rotated| !rotated.is_empty()) {
+            if self.rig.files_open_max < FILES {
+                // What is unread of a file that is closed for want of descriptors goes with its name, and is told.
+                self.settle();
+            }
             let oldest = self.rotated.get_mut(&file).unwrap().remove(0);
             // It was seen, under this name or the one before, so its descriptor is open.
             self.rig.turn(vec![Hint::Appeared(oldest.clone().into())]);
