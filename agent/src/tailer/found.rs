@@ -117,9 +117,14 @@ impl<F: Filesystem> Tailer<F> {
         let resumed = alike.max_by_key(|number| self.evidence(*number, &file));
         let number = match resumed {
             Some(number) => number,
-            // Out of scope, and not what was looked for.
-            None if found.group.is_none() => return,
-            None => self.begin(&found.path, found.group.unwrap_or(0), &key, !known.is_empty(), now),
+            // Out of scope, and not what was looked for; but one that was born at the same moment is the file itself, of
+            // which other content was written while it was in scope.
+            None if found.group.is_none() && (known.is_empty() || key.birth_nano.is_none()) => return,
+            None => {
+                let before = known.first().and_then(|number| self.sources.get(number));
+                let group = found.group.or(before.map(|before| before.group)).unwrap_or(0);
+                self.begin(&found.path, group, &key, !known.is_empty(), now)
+            }
         };
         for other in known.into_iter().filter(|other| *other != number) {
             self.vanish(other, now);

@@ -158,15 +158,10 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return false };
         let position = source.progress.position().offset;
         let from_start = position == read.anchor_bytes as u64;
-        if usize::from(source.head.length) < MARK_BYTES_MAX && from_start {
-            // What is padding now will be written over.
-            let head = Mark::head(&self.block[..written_bytes(&self.block, 0, &source.framing)]);
-            if head.length > source.head.length {
-                self.heads.remove(source.head, number);
-                self.heads.insert(head, number);
-                source.head = head;
-            }
+        if from_start {
+            self.learn_head(number);
         }
+        let Some(source) = self.sources.get_mut(&number) else { return false };
         if source.stream_id.is_some() {
             return true;
         }
@@ -190,6 +185,21 @@ impl<F: Filesystem> Tailer<F> {
         }
         self.ids.extend(source.stream_id);
         true
+    }
+
+    /// Learns how a generation begins from a block that begins with it.
+    fn learn_head(&mut self, number: StreamNumber) {
+        let Some(source) = self.sources.get_mut(&number) else { return };
+        if usize::from(source.head.length) >= MARK_BYTES_MAX {
+            return;
+        }
+        // What is padding now will be written over.
+        let head = Mark::head(&self.block[..written_bytes(&self.block, 0, &source.framing)]);
+        if head.length > source.head.length {
+            self.heads.remove(source.head, number);
+            self.heads.insert(head, number);
+            source.head = head;
+        }
     }
 
     fn cut_block(&mut self, number: StreamNumber, read: &NewBytes, now: Now) -> Progressed {
@@ -373,6 +383,11 @@ impl<F: Filesystem> Tailer<F> {
             return Ok(());
         }
         let limit = source.encoded_bytes_max;
+        if record.first == 0 {
+            // A kill may have come before more of it was remembered than that it was there.
+            self.learn_head(number);
+        }
+        let Some(source) = self.sources.get(&number) else { return Ok(()) };
         self.records.clear();
         let (flags, sifter) = (Flags::from_bits(record.flags), source.sifter());
         recut_sifted(&self.block, flags, &source.framing, sifter.as_ref(), record.first, &mut self.records);
