@@ -35,9 +35,9 @@ pub(super) enum Flow {
 /// What is to become of the next entry of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::spool) enum Admission {
-    /// [`Transit::begin`] it, once the window lets.
+    /// [`super::Transit::begin`] it, once the window lets.
     Begin,
-    /// [`Transit::defer`] it.
+    /// [`super::Transit::defer`] it.
     Defer,
     /// Read no further for now.
     Wait,
