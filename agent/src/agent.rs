@@ -143,8 +143,12 @@ pub fn tail_once(config: &Config, mut sink: impl FnMut(Parcel)) -> Result<Tally,
         let now = clock.now();
         let wake = tailer.turn(now, Vec::new(), &mut errands);
         if errands.is_empty() && wake > now.mono && tailer.has_walked() {
-            tailer.stop();
-            return Ok(tailer.snapshot(now, 0).tally);
+            // The last lines of a quick file wait for company a moment longer.
+            if wake > now.mono + tailer::LINGER_MAX {
+                tailer.stop();
+                return Ok(tailer.snapshot(now, 0).tally);
+            }
+            std::thread::sleep(wake - now.mono);
         }
         for errand in errands.drain(..) {
             // Nothing is ever called back: all is acknowledged at once.

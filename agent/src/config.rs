@@ -136,7 +136,7 @@ impl Config {
             codec: section.one_of("compression", "zstd", &codecs),
             tls: section.table("tls").and_then(|tls| read_tls(&tls)),
             files: section.tables("files").iter().map(read_files).collect(),
-            spool: SpoolConfig::read(section.table("spool").as_ref()),
+            spool: SpoolConfig::read(&section.section("spool")),
             inputs: read_inputs(&section.tables("inputs")),
             memory: section.size("memory", 64 * MIB, 2 * MIB..=64 * 1024 * MIB),
             record_bytes_max: usize::try_from(record_bytes_max).unwrap_or(usize::MAX),

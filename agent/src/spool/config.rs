@@ -27,8 +27,7 @@ impl Default for SpoolConfig {
 
 impl SpoolConfig {
     /// Reads the section; faults are noted in it.
-    pub(crate) fn read(section: Option<&Section>) -> Self {
-        let Some(section) = section else { return Self::default() };
+    pub(crate) fn read(section: &Section) -> Self {
         let size = |key, least: u64| {
             let limit = limit(section, key, "1 GiB", parse_size, u64::MAX);
             if limit < least && limit != 0 {

@@ -89,6 +89,9 @@ use unseen::Unseen;
 /// Batches that may be out at once; with the byte limit it bounds every queue to the shipper.
 pub const PARCELS_MAX: usize = 1024;
 
+/// Longest that what a file has may wait for company.
+pub const LINGER_MAX: Duration = pace::LINGER_MAX;
+
 /// Files attended to in one turn for their time has come.
 const TIMERS_MAX: usize = 4096;
 

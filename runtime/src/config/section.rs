@@ -173,21 +173,29 @@ impl Section {
     /// The table under `key`, when it is there or any of its keys is set by the environment or a flag. A sibling key must
     /// not begin with the table's name and `_`: their variables could not be told apart.
     pub fn table(&self, key: &str) -> Option<Section> {
-        let path = join(&self.path, key);
         self.ask(key);
-        let item = self.table.as_ref().and_then(|table| table.items.get(key));
-        let table = match item.map(|item| (item, item.node.value.table("a table"))) {
-            Some((_, Ok(table))) => Some(Arc::clone(table)),
-            Some((item, Err(what))) => {
-                self.note(&item.node.place, key, what, format!("write it as [{path}]"));
-                return None;
-            }
-            None if self.any_below(&path) => None,
-            None => return None,
+        let path = join(&self.path, key);
+        let Some(item) = self.table.as_ref().and_then(|table| table.items.get(key)) else {
+            return self.any_below(&path).then(|| self.open(path, None));
         };
+        match item.node.value.table("a table") {
+            Ok(table) => Some(self.open(path, Some(Arc::clone(table)))),
+            Err(what) => {
+                self.note(&item.node.place, key, what, format!("write it as [{path}]"));
+                None
+            }
+        }
+    }
+
+    /// The table under `key`; a missing one has every key at its default.
+    pub fn section(&self, key: &str) -> Section {
+        self.table(key).unwrap_or_else(|| self.open(join(&self.path, key), None))
+    }
+
+    fn open(&self, path: String, table: Option<Arc<Table>>) -> Section {
         let heading = format!("[{}]", without_indices(&path));
         self.state.borrow_mut().open(Opened { path: path.clone(), parent: self.path.clone(), heading });
-        Some(Section::new(Rc::clone(&self.state), table, path, self.named))
+        Section::new(Rc::clone(&self.state), table, path, self.named)
     }
 
     /// The tables of the list under `key`, in order: `[[agent.files]]`.
