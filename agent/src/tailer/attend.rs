@@ -158,7 +158,8 @@ impl<F: Filesystem> Tailer<F> {
         if self.window.credit.is_none() {
             return Want::Nothing;
         }
-        let due = source.pending_since.unwrap_or(now) + linger(rate);
+        // What has not grown since the last visit waits since then.
+        let due = source.pending_since.unwrap_or(source.visited_at) + linger(rate);
         if due > now { Want::At(due) } else { Want::Visit }
     }
 
