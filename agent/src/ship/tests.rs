@@ -83,6 +83,29 @@ fn after_a_refusal_a_stream_goes_on_in_order_once_all_is_answered_and_the_delay_
 }
 
 #[test]
+fn what_is_called_back_comes_back_and_late_answers_for_it_change_nothing() {
+    let mut outbox = outbox(&[(1, 0), (1, 10), (2, 0)], 1 << 20);
+    let sequences: Vec<u64> = sent(&mut outbox, NOW).iter().map(|batch| batch.sequence).collect();
+    outbox.push(parcel(1, 20));
+    let recalled = |outbox: &mut Outbox, in_flight| {
+        let mut answers = Vec::new();
+        outbox.recall(StreamNumber(1), in_flight, &mut answers);
+        let first = |answer: &Answer| {
+            let Answer::Returned(parcel, Returned::Recalled) = answer else { panic!("{answer:?}") };
+            parcel.batch.first_offset
+        };
+        answers.iter().map(first).collect::<Vec<_>>()
+    };
+    assert_eq!(recalled(&mut outbox, false), [20], "what is in flight is answered");
+    assert_eq!(recalled(&mut outbox, true), [0, 10]);
+    outbox.push(parcel(1, 0));
+    let mut answers = Vec::new();
+    outbox.handle_ack(&sequences, NOW, &mut answers);
+    assert!(matches!(answers.as_slice(), [Answer::Acked { stream: StreamNumber(2), first: 0 }]), "{answers:?}");
+    assert_eq!(sent(&mut outbox, NOW).len(), 1, "it is sent again");
+}
+
+#[test]
 fn a_held_lane_gives_its_batches_back_and_others_go_on() {
     for (reason, least) in [(v1::NackReason::Held, 200), (v1::NackReason::Forbidden, 30_000)] {
         let mut outbox = outbox(&[(1, 0), (1, 10), (2, 0)], 1 << 20);
