@@ -28,6 +28,7 @@ mod answers;
 mod archived;
 mod archives;
 mod attend;
+mod block;
 mod descriptors;
 pub mod drive;
 mod dropped;
@@ -79,6 +80,7 @@ use crate::{
     state::{Recovered, Store, Trust},
 };
 use archives::Archives;
+use block::Block;
 use heads::HeadIndex;
 use past::PastGenerations;
 use source::{FileKey, Source};
@@ -234,7 +236,7 @@ pub struct Tailer<F: Filesystem> {
     /// Lone records that their topics refused for their size, by generation and offset.
     oversized: BTreeMap<(StreamNumber, u64), Oversized>,
     records: RecordsBuilder,
-    block: Vec<u8>,
+    block: Block,
     errands: Vec<Errand>,
     handover: handover::Handover,
     walk: walk::Walk,
@@ -311,7 +313,7 @@ impl<F: Filesystem> Tailer<F> {
             next_number: 0,
             window: Window::default(),
             records: RecordsBuilder::new(),
-            block: Vec::new(),
+            block: Block::default(),
             errands: Vec::new(),
             handover: handover::Handover::default(),
             walk: walk::Walk::default(),

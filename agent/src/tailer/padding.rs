@@ -33,14 +33,13 @@ impl<F: Filesystem> Tailer<F> {
         source.visited_at = now.mono;
         for _ in 0..READS_MAX {
             let Some(file) = &source.file else { return Ok(()) };
-            self.block.resize(QUANTUM_BYTES, 0);
-            let count = file.read_full_at(&mut self.block, source.blank_to)?;
-            if let Some(written) = self.block[..count].iter().position(|byte| *byte != 0) {
+            let count = self.block.fill(QUANTUM_BYTES, |room| file.read_full_at(room, source.blank_to))?;
+            if let Some(written) = self.block.iter().position(|byte| *byte != 0) {
                 source.written_at = source.blank_to + written as u64;
                 return Ok(());
             }
             source.blank_to += count as u64;
-            if count < self.block.len() {
+            if count < QUANTUM_BYTES {
                 source.rest_until(source.blank_to, blank_from, self.settings.partial_flush, now.mono);
                 return Ok(());
             }

@@ -145,10 +145,9 @@ impl<F: Filesystem> Tailer<F> {
         let anchor_bytes = usize::from(position.anchor.length);
         // The next anchor needs a whole KiB, where there is one.
         let before = MARK_BYTES_MAX.min(usize::try_from(position.offset).unwrap_or(usize::MAX));
-        self.block.resize(before + wanted, 0);
-        let count = file.read_full_at(&mut self.block, position.offset - before as u64)?;
-        let at_end = count < self.block.len();
-        self.block.truncate(count);
+        let from = position.offset - before as u64;
+        let count = self.block.fill(before + wanted, |room| file.read_full_at(room, from))?;
+        let at_end = count < before + wanted;
         let sound = count >= before && position.anchor.ends(&self.block[..before]) && anchor_bytes <= before;
         Ok(sound.then_some(NewBytes { anchor_bytes: before, at_end }))
     }
@@ -371,8 +370,7 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get(&number) else { return Ok(()) };
         let Some(file) = &source.file else { return Ok(()) };
         let length = usize::try_from(record.end - record.first).unwrap_or(usize::MAX);
-        self.block.resize(length, 0);
-        let count = file.read_full_at(&mut self.block, record.first)?;
+        let count = self.block.fill(length, |room| file.read_full_at(room, record.first))?;
         if count < length || range_hash(&self.block) != record.hash {
             if source.short {
                 self.give_up(number, LossReason::ShortCopy, now);

@@ -188,6 +188,8 @@ enum Compressor {
 pub struct Sealer {
     codec: v1::Codec,
     compressor: Compressor,
+    /// What is compressed into: as long as the longest result there could have been so far.
+    scratch: Vec<u8>,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -210,7 +212,7 @@ impl Sealer {
                 (codec, Compressor::Zstd(compressor))
             }
         };
-        Ok(Self { codec, compressor })
+        Ok(Self { codec, compressor, scratch: Vec::new() })
     }
 
     /// Seals the records of a builder into a batch without sequence and without `StreamInfo`, which a session adds. The
@@ -244,13 +246,28 @@ impl Sealer {
         Ok(batch)
     }
 
+    /// A result takes no more room than it needs: it waits for its acknowledgement.
     fn compress(&mut self, block: &[u8]) -> Result<Vec<u8>, SealError> {
-        match &mut self.compressor {
-            Compressor::None => Ok(block.to_vec()),
+        let scratch = &mut self.scratch;
+        let length = match &mut self.compressor {
+            Compressor::None => return Ok(block.to_vec()),
             Compressor::Snappy(encoder) => {
-                encoder.compress_vec(block).map_err(|error| SealError::Compress(std::io::Error::other(error)))
+                let room = room(scratch, snap::raw::max_compress_len(block.len()));
+                encoder.compress(block, room).map_err(std::io::Error::other)
             }
-            Compressor::Zstd(compressor) => compressor.compress(block).map_err(SealError::Compress),
-        }
+            Compressor::Zstd(compressor) => {
+                let room = room(scratch, zstd::zstd_safe::compress_bound(block.len()));
+                compressor.compress_to_buffer(block, room)
+            }
+        };
+        Ok(scratch[..length.map_err(SealError::Compress)?].to_vec())
     }
+}
+
+/// At least so many bytes; those that are there are not cleared again.
+fn room(scratch: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if scratch.len() < length {
+        scratch.resize(length, 0);
+    }
+    scratch
 }
