@@ -29,18 +29,27 @@ struct Inner {
     ending: bool,
     /// Something happened elsewhere: the spool has news, or inputs have records.
     rung: bool,
-    /// Hints that files changed wake nobody.
-    resting: bool,
+    /// The rest that the tailer takes now.
+    resting: Option<Rest>,
+}
+
+/// A time in which the tailer is not woken for what may as well be done together: hints that files changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// How long.
+    pub time: Duration,
+    /// Whether answers wait for its end, too.
+    pub answers_wait: bool,
 }
 
 impl Inner {
-    /// Whether there is nothing that cannot wait.
-    fn is_calm(&mut self) -> bool {
-        self.answers.is_empty() && !self.hints.has_names() && !self.stop && !self.rung
+    /// Whether there is nothing that a rest ends for.
+    fn is_calm(&self, rest: Rest) -> bool {
+        (rest.answers_wait || self.answers.is_empty()) && !self.hints.has_names() && !self.stop && !self.rung
     }
 
-    fn is_empty(&mut self) -> bool {
-        self.is_calm() && self.hints.is_empty()
+    fn is_empty(&self) -> bool {
+        self.is_calm(Rest::default()) && self.hints.is_empty()
     }
 }
 
@@ -69,7 +78,8 @@ impl Mailbox {
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         let mut inner = self.lock();
         inner.answers.extend(answers);
-        if !inner.answers.is_empty() {
+        let can_wait = inner.resting.is_some_and(|rest| rest.answers_wait);
+        if !inner.answers.is_empty() && !can_wait {
             self.bell.notify_one();
         }
     }
@@ -77,7 +87,7 @@ impl Mailbox {
     /// Puts a hint in; `None` says that hints were lost. Returns whether more of the kind may wait a moment.
     pub fn hint(&self, hint: Option<Hint>) -> bool {
         let mut inner = self.lock();
-        let can_wait = inner.resting && matches!(hint, Some(Hint::Changed(_)));
+        let can_wait = inner.resting.is_some() && matches!(hint, Some(Hint::Changed(_)));
         match hint {
             Some(hint) => inner.hints.add(hint),
             None => inner.hints.overflowed = true,
@@ -115,20 +125,20 @@ impl Mailbox {
         std::mem::take(&mut inner.answers)
     }
 
-    /// Takes everything, after waiting for something for so long at most. Hints that files changed do not end the wait
-    /// before `rest` is over.
-    pub fn take(&self, patience: Duration, rest: Duration) -> Mail {
+    /// Takes everything, after waiting for something for so long at most. What a rest is not ended for does not end the
+    /// wait before `rest` is over.
+    pub fn take(&self, patience: Duration, rest: Rest) -> Mail {
         let mut inner = self.lock();
-        let rest = rest.min(patience);
-        if !rest.is_zero() {
-            inner.resting = true;
-            let waited = self.bell.wait_timeout_while(inner, rest, Inner::is_calm);
+        let time = rest.time.min(patience);
+        if !time.is_zero() {
+            inner.resting = Some(rest);
+            let waited = self.bell.wait_timeout_while(inner, time, |inner| inner.is_calm(rest));
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-            inner.resting = false;
+            inner.resting = None;
         }
-        let patience = patience - rest;
+        let patience = patience - time;
         if !patience.is_zero() {
-            let waited = self.bell.wait_timeout_while(inner, patience, Inner::is_empty);
+            let waited = self.bell.wait_timeout_while(inner, patience, |inner| inner.is_empty());
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.rung = false;
@@ -154,20 +164,34 @@ mod tests {
     fn changes_wait_for_the_end_of_a_rest_and_all_else_ends_it() {
         let mailbox = Arc::new(Mailbox::default());
         let changed = || Some(Hint::Changed("/logs/a.log".into()));
-        let rest = Duration::from_millis(50);
+        let rest = Rest { time: Duration::from_millis(50), answers_wait: false };
+        let long = Rest { time: LONG, ..rest };
         mailbox.hint(changed());
         let begun = Instant::now();
         assert_eq!(mailbox.take(LONG, rest).hints.len(), 1);
-        assert!(begun.elapsed() >= rest && begun.elapsed() < LONG);
+        assert!(begun.elapsed() >= rest.time && begun.elapsed() < LONG);
         mailbox.hint(changed());
         mailbox.hint(Some(Hint::Appeared("/logs/b.log".into())));
-        assert_eq!(mailbox.take(LONG, LONG).hints.len(), 2);
+        assert_eq!(mailbox.take(LONG, long).hints.len(), 2);
         let other = Arc::clone(&mailbox);
         let thread = std::thread::spawn(move || {
             other.hint(changed());
             other.ring();
         });
-        mailbox.take(LONG, LONG);
+        mailbox.take(LONG, long);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn answers_end_a_rest_unless_they_may_wait_for_its_end() {
+        let mailbox = Mailbox::default();
+        mailbox.answer([Answer::Closed]);
+        let rest = Rest { time: LONG, answers_wait: false };
+        assert_eq!(mailbox.take(LONG, rest).answers.len(), 1);
+        mailbox.answer([Answer::Closed]);
+        let rest = Rest { time: Duration::from_millis(50), answers_wait: true };
+        let begun = Instant::now();
+        assert_eq!(mailbox.take(LONG, rest).answers.len(), 1);
+        assert!(begun.elapsed() >= rest.time && begun.elapsed() < LONG);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock, Now},
     filesystem::Filesystem,
     inputs::intake::Arrivals,
-    mailbox::{Mail, Mailbox},
+    mailbox::{Mail, Mailbox, Rest},
     parcel::{Answer, Errand},
     spool::Spools,
 };
@@ -99,7 +99,7 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
             let now = self.clock.now();
             let patience =
                 if self.backlog.is_empty() { wake.saturating_sub(now.mono).min(SLEEP_MAX) } else { SHOW / 10 };
-            let mail = self.mailbox.take(patience, self.tailer.hints_rest(now));
+            let mail = self.mailbox.take(patience, self.rest(now));
             let now = self.clock.now();
             if mail.stop {
                 self.hear(mail.answers, now);
@@ -114,6 +114,12 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
                 wake = wake.min(shown_at.unwrap_or_default() + SHOW);
             }
         }
+    }
+
+    /// The spools count on answers: what is on its way is all that they may send.
+    fn rest(&self, now: Now) -> Rest {
+        let rest = self.tailer.rest(now);
+        Rest { answers_wait: rest.answers_wait && self.spools.is_settled(), ..rest }
     }
 
     fn turn(&mut self, mail: Mail, now: Now) -> Duration {

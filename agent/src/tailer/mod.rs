@@ -76,6 +76,7 @@ use crate::{
     kubernetes::{Container, Kubernetes},
     lines::{CutLimits, Framing},
     losses::Losses,
+    mailbox::Rest,
     parcel::{Errand, StreamNumber},
     state::{Recovered, Store, Trust},
 };
@@ -161,16 +162,16 @@ pub(crate) mod pace {
     /// Linger of a slow stream, and of one at or above [`FAST`].
     pub(crate) const LINGER_MIN: Duration = Duration::from_millis(2);
     /// See [`LINGER_MIN`].
-    pub(crate) const LINGER_MAX: Duration = Duration::from_millis(50);
+    pub(crate) const LINGER_MAX: Duration = Duration::from_millis(200);
     /// Bytes a second.
     pub(crate) const FAST: f64 = 10_000_000.0;
     /// Bytes a second from which on a stream's batches wait for company even while nothing of it is on its way.
     pub(crate) const QUICK: f64 = 5_000_000.0;
     /// A rate says nothing of what comes after so long without a visit.
-    pub(crate) const RATE_KEPT: Duration = Duration::from_millis(200);
-    /// While a stream is quick, hints that files changed are heard this often: each wakes a thread, and few bring more to
-    /// do.
-    pub(crate) const HINTS_REST: Duration = Duration::from_millis(40);
+    pub(crate) const RATE_KEPT: Duration = Duration::from_millis(500);
+    /// While a stream is quick, hints and answers are heard this often: each wakes a thread, and few bring more to do. As
+    /// long as the longest linger, so that all that has come leaves together.
+    pub(crate) const REST: Duration = LINGER_MAX;
 }
 
 /// Bytes and batches on their way.
@@ -361,10 +362,11 @@ impl<F: Filesystem> Tailer<F> {
         timer.min(self.next_step(now.mono)).min(others)
     }
 
-    /// How long hints that files changed may wait.
+    /// How long it is in no hurry, however files change. Answers may wait as long while there is room for what comes.
     #[must_use]
-    pub fn hints_rest(&self, now: Now) -> Duration {
-        if now.mono < self.quick_until { pace::HINTS_REST } else { Duration::ZERO }
+    pub fn rest(&self, now: Now) -> Rest {
+        let time = if now.mono < self.quick_until { pace::REST } else { Duration::ZERO };
+        Rest { time, answers_wait: self.window.is_open(self.settings.window_bytes) }
     }
 
     /// Stops reading: a last checkpoint. Returns whether everything that was read is acknowledged.

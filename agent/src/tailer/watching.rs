@@ -19,7 +19,7 @@ use crate::{
 /// Before watches are tried again.
 const RETRY: Duration = Duration::from_secs(60);
 /// While the tailer rests and files change, events are read this often.
-const EVENTS_REST: Duration = Duration::from_millis(20);
+const EVENTS_REST: Duration = Duration::from_millis(50);
 /// Network file systems told by name.
 const TOLD_MAX: usize = 3;
 
@@ -171,6 +171,7 @@ mod tests {
         discovery::{Group, Patterns},
         filesystem::OsFilesystem,
         lines::CutLimits,
+        mailbox::Rest,
         state::Store,
         tailer::Settings,
     };
@@ -218,7 +219,7 @@ mod tests {
             while !is_so(self) {
                 let mail = self
                     .mailbox
-                    .take(self.wake.saturating_sub(self.clock.now().mono).min(Duration::from_secs(1)), Duration::ZERO);
+                    .take(self.wake.saturating_sub(self.clock.now().mono).min(Duration::from_secs(1)), Rest::default());
                 let now = self.clock.now();
                 assert!(now.mono < deadline, "{what}: {:?}", self.health.readiness());
                 if mail.overflowed {
