@@ -69,9 +69,13 @@ soak: setup ## The end-to-end scenarios at their full counts
 	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --no-fail-fast --test '*' -- --test-threads=1 --nocapture
 	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --lib model -- --test-threads=2
 
+.PHONY: agent
+agent: setup ## Build the agent for hosts: target/agent/logmesh-agent
+	$(CARGO) build --locked --profile agent -p logmesh-agent
+
 .PHONY: bench
-bench: setup ## One table of figures, beside limits measured in the same run
-	$(CARGO) build --locked --release -p logmesh -p logmesh-agent
+bench: agent ## One table of figures, beside limits measured in the same run
+	$(CARGO) build --locked --release -p logmesh
 	$(CARGO) run --locked --release -p logmesh-tests --bin bench
 
 .PHONY: docs

@@ -14,6 +14,21 @@ pub fn logmesh() -> Result<PathBuf> {
     named("logmesh")
 }
 
+/// The agent as it is built for hosts, with a profile of its own, beside the profile of this executable.
+///
+/// # Errors
+///
+/// When it was not built.
+pub fn agent() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("cannot tell where this executable is")?;
+    let target = this.ancestors().nth(2).context("an executable without a target directory")?;
+    let binary = target.join("agent/logmesh-agent");
+    if !binary.is_file() {
+        bail!("no agent at {}: run `make agent`", binary.display());
+    }
+    Ok(binary)
+}
+
 /// A built binary of the workspace by its name.
 ///
 /// # Errors
@@ -29,8 +44,5 @@ pub fn named(name: &str) -> Result<PathBuf> {
         }
         tried.push(candidate.display().to_string());
     }
-    bail!(
-        "no {name} binary at {}: run `make build`, or `cargo build --workspace --features logmesh/faults`",
-        tried.join(" or ")
-    )
+    bail!("no {name} binary at {}: run `cargo build --workspace --features logmesh/faults`", tried.join(" or "))
 }

@@ -1,27 +1,22 @@
-//! The agent at full speed: from the file to the acknowledgement, over mTLS, against a gateway in another process.
+//! The agent at full speed: tailing alone in this process; and as people run it, from the file to a gateway's sink, over
+//! mTLS.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use logmesh_agent::{Agent, Config, FilesConfig, tail_once};
-use logmesh_certs::{Role, TlsSource};
+use logmesh_agent::{Config, FilesConfig, tail_once};
 use logmesh_proto::v1;
-use logmesh_runtime::Context;
-use logmesh_runtime::config::Root;
-use logmesh_runtime::shutdown::Exit;
 
-use crate::clock::{measured, own_cpu};
+use crate::clock::{measured, running_of};
 use crate::corpus::Corpus;
 use crate::gateway::{NullGateway, Pki};
 use crate::limits::Limits;
+use crate::lone;
 use crate::table::Cost;
 
 /// Floors of the agent, in raw bytes per core second.
 const ZSTD_FLOOR: f64 = 350e6;
 const SNAPPY_FLOOR: f64 = 450e6;
-
-/// Longest time for the whole log.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Floor of tailing alone, in raw bytes per core second.
 const TAIL_FLOOR: f64 = 1.5e9;
@@ -59,32 +54,14 @@ fn tail(corpus: &Corpus) -> Result<Cost> {
 
 fn deliver(corpus: &Corpus, pki: &Pki, codec: &str) -> Result<Cost> {
     let mut gateway = NullGateway::start(pki, Some(corpus.bytes))?;
-    let data = corpus.scratch(&format!("agent-{codec}"))?;
-    let text = format!(
-        "[agent]\nname = \"bench\"\ndata_dir = {data:?}\ngateways = [\"{}\"]\ncompression = \"{codec}\"\n\
-         [[agent.files]]\ninclude = [{:?}]\n",
-        gateway.address,
-        corpus.path()
-    );
-    let root = Root::parse(&text, "bench.toml").map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let config = Config::read(&root);
-    root.finish().map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let tls = TlsSource::load(pki.files(Role::Agent))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (cpu, wall) = (own_cpu(), Instant::now());
-    let context = Context::for_tests();
-    let shutdown = context.shutdown.clone();
+    let directory = corpus.scratch(&format!("agent-{codec}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let agent = Agent::new(config, tls, context)?;
-        let running = tokio::spawn(agent.run());
-        // The gateway lives until the agent has its last answers.
-        let done = tokio::task::spawn_blocking(move || (gateway.done(), gateway));
-        let (done, _gateway) = tokio::time::timeout(PATIENCE, done).await.context("the agent does not finish")??;
-        let cost = Cost { bytes: corpus.bytes, lines: corpus.lines, cpu: own_cpu() - cpu, wall: wall.elapsed() };
-        done?;
-        shutdown.begin();
-        let exit = running.await?;
-        ensure!(exit == Exit::Clean, "the agent ended with {exit:?}");
-        Ok(cost)
+        let begun = Instant::now();
+        let mut agent = lone::spawn(pki, gateway.address, &directory, &corpus.path(), codec)?;
+        gateway.done()?;
+        let (cpu, wall) = (running_of(agent.pid())?, begun.elapsed());
+        agent.require_alive()?;
+        Ok(Cost { bytes: corpus.bytes, lines: corpus.lines, cpu, wall })
     })
 }

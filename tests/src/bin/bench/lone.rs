@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -51,20 +51,8 @@ impl Lone {
         for number in 0..files {
             std::fs::write(logs.join(format!("{number}.log")), "one line, and no more\n")?;
         }
-        let files = pki.files(Role::Agent);
-        let text = format!(
-            "[agent]\nname = \"bench\"\ndata_dir = {:?}\nadmin = \"127.0.0.1:0\"\ngateways = [\"{gateway}\"]\n\
-             tls = {{ cert = {:?}, key = {:?}, ca = {:?} }}\n[[agent.files]]\ninclude = [{:?}]\n",
-            directory.join("data"),
-            files.cert,
-            files.key,
-            files.ca,
-            logs.join("*.log")
-        );
-        let config = directory.join("agent.toml");
-        std::fs::write(&config, text)?;
-        let words = [binary::named("logmesh-agent")?.into(), OsString::from("--config"), config.into()];
-        Ok(Lone { process: Process::spawn(&words, &[], &directory.join("agent"))?, logs })
+        let process = spawn(pki, gateway, &directory, &logs.join("*.log"), "zstd")?;
+        Ok(Lone { process, logs })
     }
 
     /// What it takes of a core, and its memory before and after, while a log is written.
@@ -81,6 +69,30 @@ impl Lone {
     fn memory(&self) -> Result<u64> {
         Ok(memory(self.process.pid())? >> 20)
     }
+}
+
+/// Starts the agent as it is built for hosts, with its state and its words in a directory.
+pub(crate) fn spawn(
+    pki: &Pki,
+    gateway: SocketAddr,
+    directory: &Path,
+    include: &Path,
+    compression: &str,
+) -> Result<Process> {
+    let files = pki.files(Role::Agent);
+    let text = format!(
+        "[agent]\nname = \"bench\"\ndata_dir = {:?}\nadmin = \"127.0.0.1:0\"\ngateways = [\"{gateway}\"]\n\
+         compression = \"{compression}\"\ntls = {{ cert = {:?}, key = {:?}, ca = {:?} }}\n\
+         [[agent.files]]\ninclude = [{include:?}]\n",
+        directory.join("data"),
+        files.cert,
+        files.key,
+        files.ca,
+    );
+    let config = directory.join("agent.toml");
+    std::fs::write(&config, text)?;
+    let words = [binary::agent()?.into(), OsString::from("--config"), config.into()];
+    Process::spawn(&words, &[], &directory.join("agent"))
 }
 
 /// Prints the rows at rest.
@@ -175,7 +187,7 @@ fn size() -> Result<Row> {
     let status = std::process::Command::new("strip")
         .arg("-o")
         .arg(&stripped)
-        .arg(binary::named("logmesh-agent")?)
+        .arg(binary::agent()?)
         .status()
         .context("cannot run strip (binutils)")?;
     ensure!(status.success(), "strip ended with {status}");
