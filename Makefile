@@ -55,7 +55,8 @@ up: setup ## Build, and run the whole pipeline on living sample logs
 
 .PHONY: test
 test: setup lint ## Everything that CI runs
-	$(CARGO) test --locked --workspace $(FAULTS) -- --test-threads=2
+	# Scenarios wait more than they compute: four at a time, even on two cores.
+	$(CARGO) test --locked --workspace $(FAULTS) -- --test-threads=4
 
 .PHONY: lint
 lint: ## Formatting, lints, documentation
