@@ -77,6 +77,8 @@ struct Shared {
     room: Arc<Semaphore>,
     /// All the room there is: what one arrival takes at most, however large it is.
     bytes_max: u32,
+    /// As much again, for what is no record yet.
+    unfinished: Arc<Semaphore>,
     waiting: Mutex<VecDeque<Arrival>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -89,6 +91,7 @@ pub fn intake(bytes_max: usize, wake: impl Fn() + Send + Sync + 'static) -> (Int
     let shared = Shared {
         room: Arc::new(Semaphore::new(bytes_max as usize)),
         bytes_max,
+        unfinished: Arc::new(Semaphore::new(bytes_max as usize)),
         waiting: Mutex::default(),
         wake: Box::new(wake),
     };
@@ -111,6 +114,11 @@ impl Intake {
 }
 
 impl Feed {
+    /// Room, in bytes, for what inputs have read and cannot hand over, since its end has not come.
+    pub(super) fn unfinished(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.intake.shared.unfinished)
+    }
+
     /// Hands records over once there is room for them; records larger than the whole intake go in alone.
     ///
     /// Cancel safe: dropped before it is done, it handed over nothing.

@@ -7,6 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::intake::{Closed, Feed, Record};
 use crate::clock::{Clock as _, SystemClock};
@@ -63,6 +64,11 @@ impl Piece {
 impl Outlet {
     pub(super) fn new(feed: Feed, record_bytes_max: usize) -> Self {
         Self { feed, clock: SystemClock::default(), record_bytes_max, counts: Arc::default() }
+    }
+
+    /// Room, in bytes, for what cannot be handed over yet; all inputs share it.
+    pub(super) fn unfinished(&self) -> Arc<Semaphore> {
+        self.feed.unfinished()
     }
 
     /// Hands records over, in arrivals of a moderate size, and waits for room. The cursor goes with the last.

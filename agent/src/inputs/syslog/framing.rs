@@ -4,7 +4,7 @@
 //! Pure: bytes in, messages out, the same messages however the bytes were cut into reads. A counted message is handed on
 //! byte by byte as it came; of the other kind the LF, with or without CR, is no part of it, and empty ones are none.
 //! Messages longer than `record_bytes_max` come in pieces of that length, marked as such, so that the bytes held are
-//! bounded.
+//! bounded; shorter ones do where there is no room for what has come of them.
 //!
 //! Senders that count are known to put a line end behind a counted message that they did not count; it is skipped. What
 //! else follows a counted message and begins no other (neither a count nor `<`) means that sender and receiver disagree
@@ -96,6 +96,19 @@ impl Framer {
                 },
             }
         }
+    }
+
+    /// What has come of a message whose end has not, as a piece of it: all but its last byte, so that no piece is empty.
+    pub(super) fn spill(&mut self) -> Option<Piece> {
+        // A CR may belong to the end of the line.
+        let kept = if self.within == Within::Line && self.buffer.ends_with(b"\r") { 2 } else { 1 };
+        let length = self.buffer.len().checked_sub(kept).filter(|length| *length > 0)?;
+        match &mut self.within {
+            Within::Nothing => return None,
+            Within::Line => {}
+            Within::Counted(left) => *left -= length,
+        }
+        Some(self.take(length, true))
     }
 
     /// At the end of the stream: what is left of a message whose end did not come, and whether its end was owed.
@@ -298,6 +311,44 @@ mod tests {
             prop_assert_eq!((error, owed), (None, false));
             let pieces = bodies.iter().flat_map(|(_, text)| text.as_bytes().chunks(MAX));
             prop_assert!(found.iter().map(|piece| &piece.body[..]).eq(pieces), "{:?} of {:?}", found, bodies);
+        }
+
+        #[test]
+        fn the_pieces_of_a_message_for_which_there_is_no_room_add_up_to_it(
+            stream in stream(), reads in prop::collection::vec((1usize..20, any::<bool>()), 1..20),
+        ) {
+            let joined = |pieces: Vec<Piece>| -> Vec<Vec<u8>> {
+                pieces.into_iter().fold(Vec::new(), |mut messages, piece| {
+                    match messages.last_mut().filter(|_| piece.continued) {
+                        Some(last) => last.extend_from_slice(&piece.body),
+                        None => messages.push(piece.body.to_vec()),
+                    }
+                    messages
+                })
+            };
+            let (mut framer, mut found, mut rest) = (Framer::new(MAX), Vec::new(), &stream[..]);
+            for (size, spills) in reads.iter().cycle() {
+                let (read, behind) = rest.split_at((*size).min(rest.len()));
+                if read.is_empty() {
+                    break;
+                }
+                framer.buffer.extend_from_slice(read);
+                rest = behind;
+                loop {
+                    match framer.next() {
+                        Ok(Some(piece)) => found.push(piece),
+                        Ok(None) => break,
+                        Err(FramingError) => return Ok(()),
+                    }
+                }
+                if *spills {
+                    found.extend(framer.spill());
+                }
+            }
+            found.extend(framer.end().0);
+            prop_assert!(found.iter().all(|piece| !piece.body.is_empty() && piece.body.len() <= MAX));
+            prop_assert!(found.windows(2).all(|pair| pair[0].split == pair[1].continued), "{:?}", found);
+            prop_assert_eq!(joined(found), joined(messages(&stream, &[usize::MAX]).0));
         }
 
         #[test]

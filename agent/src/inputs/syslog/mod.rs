@@ -13,6 +13,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unfinished;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

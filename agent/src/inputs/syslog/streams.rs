@@ -29,6 +29,7 @@ use super::{
     framing::{Framer, FramingError},
     local::LocalSocket,
     tls::TlsFiles,
+    unfinished::Unfinished,
 };
 use crate::inputs::{
     intake::Closed,
@@ -279,6 +280,7 @@ async fn serve(accepted: Accepted, outlet: &Outlet, stop: &CancellationToken) ->
 /// Reads one connection to its end.
 async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outlet, stop: &CancellationToken) -> Ended {
     let mut framer = Framer::new(outlet.record_bytes_max);
+    let mut unfinished = Unfinished::new(outlet.unfinished());
     let (mut busy, mut leftover) = (false, LEFTOVER_BYTES_MAX);
     loop {
         if !framer.is_within() {
@@ -307,6 +309,14 @@ async fn converse(mut stream: impl AsyncRead + Unpin, peer: &str, outlet: &Outle
             Ok(Ok(())) => {}
             Ok(Err(error)) => return leave(framer, outlet, Some(("framing", format!("{peer}: {error}")))).await,
             Err(Closed) => return Ended::Well,
+        }
+        if !unfinished.hold(framer.buffer.len()) {
+            // Others hold all there is, perhaps for as long as they like: to wait for it could be for ever.
+            let piece = framer.spill().into_iter().collect();
+            if outlet.send(piece, None).await.is_err() {
+                return Ended::Well;
+            }
+            unfinished.hold(framer.buffer.len());
         }
         if stop.is_cancelled() {
             leftover = leftover.saturating_sub(length);
@@ -409,6 +419,32 @@ mod tests {
         assert!(pass(&mut framer, &outlet).now_or_never().is_none(), "there is no room for all");
         assert_eq!(arrivals.take()[0].records.len(), ARRIVAL_RECORDS_MAX);
         assert_eq!(framer.buffer.len(), 2 * (20_000 - 2 * ARRIVAL_RECORDS_MAX), "one arrival is in, and one waits");
+    }
+
+    #[tokio::test]
+    async fn a_message_for_which_there_is_no_room_comes_in_pieces_that_add_up_to_it() {
+        let (intake, mut arrivals) = intake(1 << 20, || {});
+        let outlet = Outlet::new(intake.for_input(0), 64 * 1024);
+        let others = outlet.unfinished().acquire_many_owned(1 << 20).await.unwrap();
+        let message = format!("<13>{}", "x".repeat(20_000));
+        let (mut sender, stream) = tokio::io::duplex(1024);
+        let send = async {
+            sender.write_all(message.as_bytes()).await.unwrap();
+            drop(others);
+            sender.write_all(format!("\n{message}\n").as_bytes()).await.unwrap();
+            drop(sender);
+        };
+        let never = CancellationToken::new();
+        let (ended, ()) = tokio::join!(converse(stream, "a test", &outlet, &never), send);
+        assert!(matches!(ended, Ended::Well), "{ended:?}");
+        let records: Vec<_> = arrivals.take().into_iter().flat_map(|arrival| arrival.records).collect();
+        let (whole, pieces) = records.split_last().unwrap();
+        assert_eq!((&whole.body[..], whole.continued, whole.split), (message.as_bytes(), false, false));
+        assert_eq!(pieces.iter().map(|piece| &piece.body[..]).collect::<Vec<_>>().concat(), message.as_bytes());
+        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.body.len() <= 8 * 1024));
+        let marks = pieces.iter().map(|piece| (piece.continued, piece.split));
+        let last = pieces.len() - 1;
+        assert!(marks.enumerate().all(|(at, mark)| mark == (at > 0, at < last)));
     }
 
     #[tokio::test(start_paused = true)]
