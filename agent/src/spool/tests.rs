@@ -686,7 +686,8 @@ fn with_no_room_for_inputs_their_batches_wait_and_go_on_once_there_is() {
     let body: Vec<u8> =
         (0..400_000u32).map(|place| u8::try_from(place.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
     let mut plain = Sealer::new(v1::Codec::None).unwrap();
-    for number in 0..12 {
+    // More than the limit and the largest group that can be written across it.
+    for number in 0..20 {
         let mut records = RecordsBuilder::new();
         records.push(&body, 400_001);
         let meta = BatchMeta {
