@@ -16,6 +16,8 @@ pub(super) const QUANTUM_BYTES: usize = 256 * 1024;
 const FRONT_ROUND_BYTES: usize = 2 * 1024 * 1024;
 /// The least that a turn may take.
 pub(super) const TURN_BYTES_MIN: usize = 4 * 1024;
+/// What is left of a round is added to the next one where it is less than this: small turns make small batches.
+const TURN_WORTH_BYTES: i64 = QUANTUM_BYTES as i64 / 2;
 /// What the front gets between two turns of the back, a turn counted as [`TURN_BYTES_MIN`] at least.
 const FRONT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -59,7 +61,7 @@ impl Turns {
         match standing {
             Standing { is_behind: false, .. } => self.front.push_back(number),
             // Its round is not over.
-            Standing { left: 1.., .. } => self.back.push_front(number),
+            Standing { left: TURN_WORTH_BYTES.., .. } => self.back.push_front(number),
             Standing { .. } => self.back.push_back(number),
         }
     }
@@ -92,7 +94,7 @@ impl Turns {
             standing.left = 0;
             return Some(self.round_bytes);
         }
-        if standing.left <= 0 {
+        if standing.left < TURN_WORTH_BYTES {
             standing.left += i64::try_from(QUANTUM_BYTES).unwrap_or(i64::MAX).saturating_mul(i64::from(weight.max(1)));
         }
         let left = usize::try_from(standing.left).unwrap_or(0);
@@ -218,5 +220,23 @@ mod tests {
         let mut files = Files::default();
         files.write(1, GIB, 1, 1);
         assert_eq!((files.turn(), files.turn()), (Some((1, QUANTUM_BYTES)), Some((1, QUANTUM_BYTES))));
+    }
+
+    #[test]
+    fn what_a_line_leaves_of_a_turn_is_no_turn_of_its_own() {
+        let (mut turns, number) = (Turns::default(), StreamNumber(1));
+        let mut standing = Standing { is_behind: true, left: 0 };
+        turns.push(number, &standing);
+        let mut taken = 0;
+        for _ in 0..1000 {
+            let turn = turns.next().unwrap();
+            let wanted = turns.begin(turn, &mut standing, 1).unwrap();
+            assert_eq!(wanted, QUANTUM_BYTES);
+            // Whole lines are less.
+            turns.end(turn, &mut standing, wanted - 48);
+            taken += wanted - 48;
+            turns.push(number, &standing);
+            assert!(taken + usize::try_from(standing.left).unwrap() <= 1001 * QUANTUM_BYTES);
+        }
     }
 }
