@@ -149,7 +149,7 @@ impl<F: Filesystem> Tailer<F> {
             return Want::At(at);
         }
         // What is dropped is in no hurry, and nothing is out whose answer would bring on the next visit.
-        let rate = if now < source.visited_at + pace::RATE_KEPT { source.rate } else { 0.0 };
+        let rate = source.rate.now(now);
         let is_idle = source.progress.out() == 0 && !source.dropped_last && rate < pace::QUICK;
         if is_idle || unread >= self.limits.batch_bytes_max as u64 {
             return Want::Visit;

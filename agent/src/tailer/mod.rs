@@ -11,6 +11,7 @@
 //! - `past.rs`: generations that may turn up in one;
 //! - `attend.rs`: what changed about a file, and what is to be done when;
 //! - `turns.rs`, `throttle.rs`, `schedule.rs`: whose turn it is, at what rate, and taking it;
+//! - `rate.rs`: how quickly a stream is read, for how long its batches wait for company;
 //! - `visit.rs`: reading, cutting, building;
 //! - `dropped.rs`: cuts of which nothing is sent;
 //! - `padding.rs`: room in a file that is not written yet;
@@ -40,6 +41,7 @@ mod keep;
 mod orphans;
 mod padding;
 mod past;
+mod rate;
 mod resemble;
 mod save;
 mod schedule;
@@ -167,8 +169,6 @@ pub(crate) mod pace {
     pub(crate) const FAST: f64 = 10_000_000.0;
     /// Bytes a second from which on a stream's batches wait for company even while nothing of it is on its way.
     pub(crate) const QUICK: f64 = 5_000_000.0;
-    /// A rate says nothing of what comes after so long without a visit.
-    pub(crate) const RATE_KEPT: Duration = Duration::from_millis(500);
     /// While a stream is quick, hints and answers are heard this often: each wakes a thread, and few bring more to do. As
     /// long as the longest linger, so that all that has come leaves together.
     pub(crate) const REST: Duration = LINGER_MAX;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use logmesh_proto::v1;
 
-use super::{pace, turns::Standing};
+use super::{pace, rate::Rate, turns::Standing};
 use crate::{
     filesystem::FileStat,
     generation::Progress,
@@ -149,8 +149,7 @@ pub(super) struct Source<H> {
     pub(super) pending_since: Option<Duration>,
     pub(super) grown_at: Duration,
     pub(super) visited_at: Duration,
-    /// Bytes a second, smoothed.
-    pub(super) rate: f64,
+    pub(super) rate: Rate,
     pub(super) queued: bool,
     pub(super) standing: Standing,
     pub(super) timer: Option<Duration>,
@@ -206,7 +205,7 @@ impl<H> Source<H> {
             pending_since: None,
             grown_at: now,
             visited_at: now,
-            rate: 0.0,
+            rate: Rate::default(),
             queued: false,
             standing: Standing::default(),
             timer: None,

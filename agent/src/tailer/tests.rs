@@ -7,6 +7,7 @@ mod discovery;
 mod fairness;
 mod framing;
 mod leaving;
+mod lingering;
 mod model;
 mod past;
 mod rig;

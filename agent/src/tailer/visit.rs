@@ -349,12 +349,10 @@ impl<F: Filesystem> Tailer<F> {
         let Some(source) = self.sources.get_mut(&number) else { return };
         let rest = &self.block[read.anchor_bytes + done.consumed..];
         let size = source.progress.position().offset + rest.len() as u64;
-        let elapsed = now.mono.saturating_sub(source.visited_at).as_secs_f64().max(0.001);
-        let sample = done.consumed as f64 / elapsed;
-        source.rate = source.rate.mul_add(0.7, sample * 0.3);
+        source.rate.note(done.consumed, now.mono);
         source.visited_at = now.mono;
-        if source.rate >= pace::QUICK {
-            self.quick_until = now.mono + pace::RATE_KEPT;
+        if source.rate.now(now.mono) >= pace::QUICK {
+            self.quick_until = source.rate.kept_until();
         }
         source.proven = source.seen.size.max(size);
         source.pending_since = None;
