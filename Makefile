@@ -71,11 +71,11 @@ soak: setup ## The end-to-end scenarios at their full counts
 	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --lib model -- --test-threads=2
 
 .PHONY: agent
-agent: setup ## Build the agent for hosts: target/agent/logmesh-agent
+agent: ## Build the agent for hosts: target/agent/logmesh-agent (needs Rust and a C compiler, nothing else)
 	$(CARGO) build --locked --profile agent -p logmesh-agent
 
 .PHONY: bench
-bench: agent ## One table of figures, beside limits measured in the same run
+bench: setup agent ## One table of figures, beside limits measured in the same run
 	$(CARGO) build --locked --release -p logmesh
 	$(CARGO) run --locked --release -p logmesh-tests --bin bench
 
