@@ -53,9 +53,9 @@ up: setup ## Build, and run the whole pipeline on living sample logs
 	@echo "Search it from another terminal: target/debug/logmesh search error --data $(DATA)"
 	target/debug/logmesh up --demo --data $(DATA)
 
+# Scenarios wait more than they compute: four at a time, even on two cores.
 .PHONY: test
 test: setup lint ## Everything that CI runs
-	# Scenarios wait more than they compute: four at a time, even on two cores.
 	$(CARGO) test --locked --workspace $(FAULTS) -- --test-threads=4
 
 .PHONY: lint

@@ -173,12 +173,14 @@ mod tests {
         mailbox.hint(changed());
         mailbox.hint(Some(Hint::Appeared("/logs/b.log".into())));
         assert_eq!(mailbox.take(LONG, long).hints.len(), 2);
+        assert!(begun.elapsed() < LONG, "a name ends it");
         let other = Arc::clone(&mailbox);
         let thread = std::thread::spawn(move || {
             other.hint(changed());
             other.ring();
         });
         mailbox.take(LONG, long);
+        assert!(begun.elapsed() < LONG, "news from elsewhere ends it");
         thread.join().unwrap();
     }
 
@@ -186,8 +188,9 @@ mod tests {
     fn answers_end_a_rest_unless_they_may_wait_for_its_end() {
         let mailbox = Mailbox::default();
         mailbox.answer([Answer::Closed]);
-        let rest = Rest { time: LONG, answers_wait: false };
+        let (begun, rest) = (Instant::now(), Rest { time: LONG, answers_wait: false });
         assert_eq!(mailbox.take(LONG, rest).answers.len(), 1);
+        assert!(begun.elapsed() < LONG);
         mailbox.answer([Answer::Closed]);
         let rest = Rest { time: Duration::from_millis(50), answers_wait: true };
         let begun = Instant::now();

@@ -39,7 +39,7 @@ impl Rate {
         if now < self.at + KEPT { self.average } else { 0.0 }
     }
 
-    /// How long from now on it says something.
+    /// Until when it says something, if nothing more is read.
     pub(super) fn kept_until(&self) -> Duration {
         self.at + KEPT
     }

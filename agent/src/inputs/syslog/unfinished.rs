@@ -1,12 +1,12 @@
-//! What connections hold of messages that have not ended: together no more than a part of the agent's memory, so that many
-//! senders that stop within long messages cost no more than one.
+//! What connections keep of messages that have not ended: together no more than a part of the agent's memory, beside the
+//! room of one read for each, so that many senders that stop within long messages cost little more than one.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a connection may hold in any case, in bytes; nearly all messages are shorter.
-pub(super) const FREE_BYTES: usize = 4 * 1024;
+const FREE_BYTES: usize = 4 * 1024;
 
 /// The part of one connection.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! The agent at full speed: tailing alone in this process; and as people run it, from the file to a gateway's sink, over
 //! mTLS.
 
-use std::time::Instant;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use logmesh_agent::{Config, FilesConfig, tail_once};
@@ -17,6 +18,9 @@ use crate::table::Cost;
 /// Floors of the agent, in raw bytes per core second.
 const ZSTD_FLOOR: f64 = 350e6;
 const SNAPPY_FLOOR: f64 = 450e6;
+
+/// Longest time for the whole log.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Floor of tailing alone, in raw bytes per core second.
 const TAIL_FLOOR: f64 = 1.5e9;
@@ -59,9 +63,15 @@ fn deliver(corpus: &Corpus, pki: &Pki, codec: &str) -> Result<Cost> {
     runtime.block_on(async {
         let begun = Instant::now();
         let mut agent = lone::spawn(pki, gateway.address, &directory, &corpus.path(), codec)?;
-        gateway.done()?;
+        let (sender, done) = mpsc::sync_channel(1);
+        std::thread::spawn(move || sender.send((gateway.done(), gateway)));
+        // The gateway lives until the agent has its last answers.
+        let (done, _gateway) = done.recv_timeout(PATIENCE).context("the agent does not finish")?;
+        done?;
         let (cpu, wall) = (running_of(agent.pid())?, begun.elapsed());
         agent.require_alive()?;
+        let ended = agent.terminate().await?;
+        ensure!(ended.code() == Some(0), "not all is acknowledged: the agent ended with {:?}", ended.code());
         Ok(Cost { bytes: corpus.bytes, lines: corpus.lines, cpu, wall })
     })
 }
