@@ -1,11 +1,8 @@
 //! The index on real servers with small limits, and on servers that die.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod servers;
-
 use std::time::Duration;
 
+use crate::servers::{Subject, options};
 use bytes::Bytes;
 use logmesh_processor::{
     document::Document,
@@ -13,7 +10,6 @@ use logmesh_processor::{
 };
 use logmesh_rig::SearchServer;
 use serde_json::Value;
-use servers::{Subject, options};
 
 const SMALL: [(&str, &str); 2] = [("http.max_content_length", "1mb"), ("indexing_pressure.memory.limit", "900kb")];
 

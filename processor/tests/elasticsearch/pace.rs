@@ -1,19 +1,16 @@
 //! How much goes to the servers at once, and to which: sizes, pace, nodes, against a server that fails on demand.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "all other outcomes are compared whole")]
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod scripted;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::join_all;
-use logmesh_processor::{document::Document, index::Outcome};
-use scripted::{
+use crate::scripted::{
     Plan, Scripted,
     client::{create, large, numbered, open},
 };
+use bytes::Bytes;
+use futures_util::future::join_all;
+use logmesh_processor::{document::Document, index::Outcome};
 use serde_json::json;
 
 #[tokio::test]

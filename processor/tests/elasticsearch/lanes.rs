@@ -1,15 +1,12 @@
 //! The whole processor, from the bus to servers that fail: lanes, back-off, dead letters, commits.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod scripted;
-
 use std::{
     collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use crate::scripted::{Plan, Scripted};
 use bytes::Bytes;
 use logmesh_bus::{
     Bus, Record,
@@ -25,7 +22,6 @@ use logmesh_processor::{
 use logmesh_proto::{BatchMeta, Envelope, Flags, RecordsBuilder, Sealer, StreamKey, v1};
 use logmesh_runtime::{Context, config::Root};
 use prost::Message as _;
-use scripted::{Plan, Scripted};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,9 +3,6 @@
 //! It speaks just enough HTTP/1.1 for a client that sends a length with each body. What it holds follows the rules of a
 //! real server: `create` of an id that is there is a conflict, `index` replaces.
 
-#![allow(dead_code, reason = "each test takes what it needs of it")]
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
 #[cfg(feature = "contract")]
 pub(crate) mod client;
 

@@ -1,13 +1,10 @@
 //! Rotation that compresses, over a real directory and a gateway that is a stub.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod stub;
 
 use std::{fs, io::Write, path::Path, time::Duration};
 
+use crate::stub::{Mesh, StubGateway};
 use logmesh_agent::{Agent, Config, FilesConfig};
 use logmesh_runtime::{Context, shutdown::Exit};
-use stub::{Mesh, StubGateway};
 
 fn config(gateway: &StubGateway, mesh: &Mesh, logs: &Path, data: &Path) -> Config {
     let include = vec![format!("{}/a.log*", logs.display())];

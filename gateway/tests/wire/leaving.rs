@@ -1,13 +1,11 @@
 //! Leaving in order, within the grace, whatever peers and the bus do.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Bench, Client, LONG, Mood};
 use logmesh_bus::Condition;
 use logmesh_proto::v1::server_frame;
 use logmesh_runtime::shutdown::Exit;
-use support::{Bench, Client, LONG, Mood};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -56,7 +54,7 @@ async fn silent_peers_at_every_stage_do_not_delay_it() {
     let mut handshaken = Vec::new();
     for sent in [&b""[..], b"PRI * HTTP/2.0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"] {
         let socket = TcpStream::connect(bench.address).await.unwrap();
-        let name = rustls::pki_types::ServerName::try_from(support::HOST).unwrap();
+        let name = rustls::pki_types::ServerName::try_from(crate::support::HOST).unwrap();
         let tls = bench.issue("edge-1").client();
         let mut stream = tokio_rustls::TlsConnector::from(tls).connect(name, socket).await.unwrap();
         stream.write_all(sent).await.unwrap();
@@ -92,7 +90,7 @@ async fn a_bus_that_never_answers_is_waited_for_only_so_long_and_the_exit_says_s
 #[tokio::test]
 async fn a_second_request_ends_everything_at_once() {
     let bench = Bench::with(|config| {
-        config.policy = vec![support::rule("spiffe://mesh/agent/*")];
+        config.policy = vec![crate::support::rule("spiffe://mesh/agent/*")];
         config.shutdown_grace = Duration::from_secs(600);
     })
     .await;

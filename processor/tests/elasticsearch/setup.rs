@@ -1,9 +1,5 @@
 //! Set-up of the index servers and `check --connect`, against a scripted server.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod scripted;
-
 use std::{
     sync::{
         Arc,
@@ -12,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::scripted::Scripted;
 use logmesh_processor::index::{
     Index as _, Mode, Outcome, contract,
     elasticsearch::{Elasticsearch, ElasticsearchOptions, check},
@@ -20,7 +17,6 @@ use logmesh_runtime::{
     finding::{Finding, Verdict},
     health::Health,
 };
-use scripted::Scripted;
 use serde_json::{Value, json};
 
 fn open(server: &Scripted, change: impl FnOnce(&mut ElasticsearchOptions)) -> (Elasticsearch, Health) {
@@ -75,7 +71,7 @@ async fn a_template_that_is_as_new_is_left_alone_and_an_older_one_replaced() {
                 let template = json!({ "version": version, "_meta": { "managed_by": "logmesh" } });
                 (200, json!({ "component_templates": [{ "name": "x", "component_template": template }] }))
             }
-            _ => scripted::elasticsearch(method, path, body),
+            _ => crate::scripted::elasticsearch(method, path, body),
         });
         let (index, _) = open(&server, |_| {});
         assert_eq!(one(&index).await, Outcome::Created);
@@ -89,7 +85,7 @@ async fn without_the_right_to_look_documents_flow_and_without_the_right_to_insta
     let server = Scripted::start().await;
     server.others(|method, path, body| match path.contains("template/") {
         true => (403, json!({ "error": { "type": "security_exception", "reason": "no" } })),
-        false => scripted::elasticsearch(method, path, body),
+        false => crate::scripted::elasticsearch(method, path, body),
     });
     let (index, health) = open(&server, |_| {});
     assert_eq!(one(&index).await, Outcome::Created, "nobody can say that it is not there");
@@ -100,7 +96,7 @@ async fn without_the_right_to_look_documents_flow_and_without_the_right_to_insta
     let now = Arc::clone(&allowed);
     server.others(move |method, path, body| match (method, now.load(Ordering::SeqCst)) {
         ("PUT", false) => (403, json!({ "error": { "type": "security_exception", "reason": "no" } })),
-        _ => scripted::elasticsearch(method, path, body),
+        _ => crate::scripted::elasticsearch(method, path, body),
     });
     let (index, health) = open(&server, |_| {});
     let outcome = one(&index).await;
@@ -129,7 +125,7 @@ async fn what_is_neither_server_gets_nothing_and_is_said() {
     let cured = Arc::new(AtomicBool::new(false));
     let now = Arc::clone(&cured);
     server.others(move |method, path, body| match now.load(Ordering::SeqCst) {
-        true => scripted::elasticsearch(method, path, body),
+        true => crate::scripted::elasticsearch(method, path, body),
         false => (200, json!({ "hello": "I am a printer" })),
     });
     let (index, health) = open(&server, |_| {});
@@ -148,10 +144,10 @@ async fn what_is_neither_server_gets_nothing_and_is_said() {
 async fn readiness_heals_without_a_document_to_write() {
     let server = Scripted::start().await;
     let (index, health) = open(&server, |_| {});
-    server.script(|_| scripted::Plan::CutBefore);
+    server.script(|_| crate::scripted::Plan::CutBefore);
     assert!(matches!(one(&index).await, Outcome::Retry { .. }));
     assert!(!health.readiness().ready);
-    server.script(|_| scripted::Plan::Serve);
+    server.script(|_| crate::scripted::Plan::Serve);
     let mut trouble = index.trouble();
     let healed = tokio::time::timeout(Duration::from_secs(25), trouble.wait_for(Option::is_none));
     healed.await.expect("within five times the 5 s").expect("the index lives");
@@ -183,7 +179,7 @@ async fn retention_becomes_a_policy_of_the_servers_own() {
     let server = Scripted::start().await;
     server.others(|method, path, body| match (method, path) {
         ("GET", path) if path.contains("_ilm") => (404, json!({ "error": { "type": "resource_not_found_exception" } })),
-        _ => scripted::elasticsearch(method, path, body),
+        _ => crate::scripted::elasticsearch(method, path, body),
     });
     let (index, _) = open(&server, |options| options.retention_days = Some(30));
     assert_eq!(one(&index).await, Outcome::Created);
@@ -200,7 +196,7 @@ async fn retention_becomes_a_policy_of_the_servers_own() {
         ("GET", path) if path.contains("_ism") => {
             (200, json!({ "_seq_no": 7, "_primary_term": 3, "policy": { "states": [] } }))
         }
-        _ => scripted::elasticsearch(method, path, body),
+        _ => crate::scripted::elasticsearch(method, path, body),
     });
     let (index, _) = open(&server, |options| options.retention_days = Some(30));
     assert_eq!(one(&index).await, Outcome::Created);
@@ -237,7 +233,7 @@ async fn the_check_says_how_all_of_it_stands() {
             let index = json!({ "logmesh-*": { "index": true, "create_index": false, "auto_configure": true } });
             (200, json!({ "has_all_requested": false, "cluster": { "monitor": true }, "index": index }))
         }
-        _ => scripted::elasticsearch(method, path, body),
+        _ => crate::scripted::elasticsearch(method, path, body),
     });
     let findings = check(&options(&server, |options| options.urls.push("http://127.0.0.1:1".into()))).await;
     let of = |subject: &str| named(&findings, subject);

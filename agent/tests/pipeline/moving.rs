@@ -1,7 +1,4 @@
 //! The agent among several gateways, which are stubs: choosing, being refused, being asked to move.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod stub;
 
 use std::{
     fs,
@@ -10,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::stub::{Mesh, StubGateway};
 use logmesh_agent::{Agent, Config, FilesConfig};
 use logmesh_runtime::{Context, shutdown::Exit};
-use stub::{Mesh, StubGateway};
 use tempfile::TempDir;
 
 /// Five times what anything here should take.

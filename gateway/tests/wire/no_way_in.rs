@@ -1,12 +1,10 @@
 //! Who does not get in, and that the log says which check failed and for whom.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::support::{Bench, Client, DAY, careless, connect, log, logged, request, rule};
 use logmesh_certs::{Request, Role, Validity};
-use support::{Bench, Client, DAY, careless, connect, log, logged, request, rule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,7 +16,7 @@ async fn refused(bench: &Bench, tls: Arc<rustls::ClientConfig>) {
         let channel = connect(bench.address, tls).await.ok()?;
         Client::open(channel).await.ok()
     };
-    assert!(timeout(support::LONG, opened).await.expect("an answer").is_none(), "the session was opened");
+    assert!(timeout(crate::support::LONG, opened).await.expect("an answer").is_none(), "the session was opened");
     assert!(bench.bus.records().is_empty());
 }
 
@@ -31,7 +29,7 @@ async fn line(parts: &[&str]) -> String {
             tokio::task::yield_now().await;
         }
     };
-    timeout(support::LONG, found).await.unwrap_or_else(|_| panic!("no log line has {parts:?}"))
+    timeout(crate::support::LONG, found).await.unwrap_or_else(|_| panic!("no log line has {parts:?}"))
 }
 
 #[tokio::test]
@@ -46,7 +44,7 @@ async fn no_certificate() {
 async fn a_certificate_of_another_authority() {
     log();
     let bench = Bench::new().await;
-    let other = support::authority().issue(&request(Role::Agent, "stranger")).unwrap();
+    let other = crate::support::authority().issue(&request(Role::Agent, "stranger")).unwrap();
     refused(&bench, careless(Some(&other), &bench.authority)).await;
     line(&["connection refused", "unknown_issuer", "spiffe://mesh/agent/stranger"]).await;
 }
@@ -113,7 +111,7 @@ async fn what_is_no_tls_and_what_speaks_no_http2() {
     let mut socket = TcpStream::connect(bench.address).await.unwrap();
     socket.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut rest = Vec::new();
-    timeout(support::LONG, socket.read_to_end(&mut rest)).await.expect("closed").ok();
+    timeout(crate::support::LONG, socket.read_to_end(&mut rest)).await.expect("closed").ok();
     line(&["connection refused", "protocol"]).await;
 
     let mut tls = (*bench.issue("edge-1").client()).clone();
@@ -126,7 +124,7 @@ async fn what_is_no_tls_and_what_speaks_no_http2() {
 async fn refused_peers_do_not_fill_the_log_and_stand_in_nobodys_way() {
     log();
     let bench = Bench::new().await;
-    let other = support::authority().issue(&request(Role::Agent, "flooder")).unwrap();
+    let other = crate::support::authority().issue(&request(Role::Agent, "flooder")).unwrap();
     for _ in 0..20 {
         refused(&bench, careless(Some(&other), &bench.authority)).await;
     }

@@ -1,7 +1,4 @@
 //! A new file in a large real tree, with real watches, on its way to a gateway.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod stub;
 
 use std::{
     fs,
@@ -9,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::stub::{Mesh, StubGateway};
 use logmesh_agent::{Agent, Config, FilesConfig};
 use logmesh_runtime::{Context, shutdown::Exit};
-use stub::{Mesh, StubGateway};
 
 /// What is promised for a new file while hints come.
 const PROMISED: Duration = Duration::from_secs(2);

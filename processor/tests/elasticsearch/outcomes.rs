@@ -1,12 +1,13 @@
 //! The index on servers against a server that fails on demand: the whole matrix of outcomes.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "all other outcomes are compared whole")]
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod scripted;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use crate::scripted::{
+    Plan, Scripted,
+    client::{create, hex, numbered, open},
+};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use logmesh_processor::{
@@ -17,10 +18,6 @@ use logmesh_processor::{
     },
 };
 use logmesh_runtime::config::Secret;
-use scripted::{
-    Plan, Scripted,
-    client::{create, hex, numbered, open},
-};
 use serde_json::{Value, json};
 
 #[tokio::test]

@@ -1,12 +1,10 @@
 //! Sessions over real mTLS connections: what is published, what is refused, and what is answered when.
 
-mod support;
-
+use crate::support::{Bench, Client, Mood, hello, info, rule};
 use logmesh_bus::AppendError;
 use logmesh_proto::v1::{NackReason, client_frame, server_frame};
 use logmesh_proto::{Envelope, StreamKey, v1};
 use prost::Message;
-use support::{Bench, Client, Mood, hello, info, rule};
 use tonic::Code;
 
 #[tokio::test]
@@ -347,5 +345,5 @@ async fn the_health_service_answers_on_the_same_port() {
             }
         }
     };
-    tokio::time::timeout(support::LONG, serving).await.expect("serving");
+    tokio::time::timeout(crate::support::LONG, serving).await.expect("serving");
 }

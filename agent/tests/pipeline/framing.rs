@@ -1,13 +1,10 @@
 //! What a record is, over a real directory and a gateway that is a stub: joined lines, pieces, encodings, padding.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod stub;
 
 use std::{fs, io::Write, os::unix::fs::FileExt, path::Path};
 
+use crate::stub::{Mesh, StubGateway};
 use logmesh_agent::{Agent, Config};
 use logmesh_runtime::{Context, config::Root, shutdown::Exit};
-use stub::{Mesh, StubGateway};
 
 /// The configuration as an operator writes it.
 fn config(mesh: &Mesh, gateway: &StubGateway, directory: &Path) -> Config {

@@ -1,8 +1,5 @@
 //! Real servers, and an index on each that a test has for itself.
 
-#![allow(dead_code, reason = "each test takes what it needs of it")]
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
 pub(crate) mod documents;
 
 use std::{ops::Deref, sync::OnceLock, time::Duration};

@@ -1,7 +1,6 @@
 //! A gateway on loopback with a mesh of its own, a bus in memory, and clients that speak the real protocol.
 
 #![allow(unreachable_pub, reason = "a module of tests has no other crate to be reached from")]
-#![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 use std::net::SocketAddr;

@@ -1,11 +1,8 @@
 //! The index on real servers: what every index promises, templates, faults of documents, of rights, of indices.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
-
-mod servers;
-
 use std::{future::Future, time::Duration};
 
+use crate::servers::{Subject, documents, options};
 use bytes::Bytes;
 use logmesh_processor::{
     document::Document,
@@ -21,7 +18,6 @@ use logmesh_runtime::{
     finding::{Finding, Verdict},
 };
 use serde_json::{Value, json};
-use servers::{Subject, documents, options};
 
 /// What every index promises.
 mod contract_on_elasticsearch {
@@ -149,7 +145,7 @@ async fn a_data_stream_takes_our_template_before_the_servers_own(server: &'stati
     // The look-alike maps `message` as a number: it would refuse this.
     assert_eq!(subject.write(&[document.clone()]).await, [Outcome::Created]);
     assert_eq!(subject.write(&[document]).await, [Outcome::Exists]);
-    let name = subject.index.name.trim_end_matches(servers::DAY).trim_end_matches('-').to_owned();
+    let name = subject.index.name.trim_end_matches(crate::servers::DAY).trim_end_matches('-').to_owned();
     let mapping = subject.request("GET", &format!("/logs-{name}/_mapping"), Value::Null);
     let (index, mapping) = mapping.as_object().unwrap().iter().next().unwrap();
     assert!(index.starts_with(&format!(".ds-logs-{name}-")), "{index} belongs to a data stream");
@@ -238,12 +234,12 @@ async fn an_index_that_the_role_may_not_write_holds_its_lane_alone_and_heals(ser
     let subject = Subject::with(server, &options(server, &who));
     let own: Document = {
         let mut document = contract::document(2, 0, "mine");
-        document.index = format!("logmesh-{name}-{}", servers::DAY).into();
+        document.index = format!("logmesh-{name}-{}", crate::servers::DAY).into();
         document
     };
     let other: Document = {
         let mut document = contract::document(1, 0, "forbidden");
-        document.index = format!("logmesh-x{name}-{}", servers::DAY).into();
+        document.index = format!("logmesh-x{name}-{}", crate::servers::DAY).into();
         document
     };
     let write = || subject.index.inner.bulk(vec![other.clone(), own.clone()], logmesh_processor::index::Mode::Create);
@@ -362,7 +358,7 @@ async fn the_check_says_what_is_there(server: &'static SearchServer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_key_and_a_bearer_token_are_as_good_as_a_user() {
     let shared = logmesh_rig::Elasticsearch::shared();
-    let server = servers::elasticsearch();
+    let server = crate::servers::elasticsearch();
     let role = minimal_role(Product::Elasticsearch, &ElasticsearchOptions::new([]));
     // An administrator sets the server up; the smallest role could not.
     assert_eq!(one(&Subject::new(server)).await, Outcome::Created);

@@ -1,13 +1,10 @@
 //! The agent over a real directory, real TLS and a gateway that is a stub: from appended lines to the checkpoint.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod stub;
 
 use std::{fs, io::Write, path::Path, time::Duration};
 
+use crate::stub::{Mesh, StubGateway};
 use logmesh_agent::{Agent, Config, FilesConfig};
 use logmesh_runtime::{Context, shutdown::Exit};
-use stub::{Mesh, StubGateway};
 
 fn config(mesh: &Mesh, gateway: &StubGateway, logs: &Path, data: &Path) -> Config {
     Config {
