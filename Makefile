@@ -53,10 +53,20 @@ up: setup ## Build, and run the whole pipeline on living sample logs
 	@echo "Search it from another terminal: target/debug/logmesh search error --data $(DATA)"
 	target/debug/logmesh up --demo --data $(DATA)
 
-# Scenarios wait more than they compute: four at a time, even on two cores.
+# All programs that test something. Examples are compiled by the lints alone.
+TESTS := $(CARGO) test --locked --workspace $(FAULTS)
+
+# Scenarios wait more than they compute: four at a time, even on two cores, and the lints beside them with what the tests
+# leave of the machine. They begin a little later, for cargo builds for one at a time and the tests come first.
 .PHONY: test
-test: setup lint ## Everything that CI runs
-	$(CARGO) test --locked --workspace $(FAULTS) -- --test-threads=4
+test: setup ## Everything that CI runs
+	$(CARGO) fmt --all --check
+	$(TESTS) --tests --no-run
+	@set -m; { sleep 20; nice -n 19 $(MAKE) --no-print-directory lint; } >target/lint.log 2>&1 & lint=$$!; set +m; \
+	trap 'kill -- -$$lint 2>/dev/null || true' EXIT; \
+	$(TESTS) --tests -- --test-threads=4; \
+	$(TESTS) --doc; \
+	wait $$lint && said=0 || said=$$?; cat target/lint.log; exit $$said
 
 .PHONY: lint
 lint: ## Formatting, lints, documentation
@@ -66,9 +76,9 @@ lint: ## Formatting, lints, documentation
 
 .PHONY: soak
 soak: setup ## The end-to-end scenarios at their full counts
-	$(CARGO) test --locked --workspace $(FAULTS) --no-run
-	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --no-fail-fast --test '*' -- --test-threads=1 --nocapture
-	LOGMESH_SOAK=1 $(CARGO) test --locked --workspace $(FAULTS) --lib model -- --test-threads=2
+	$(TESTS) --tests --no-run
+	LOGMESH_SOAK=1 $(TESTS) --no-fail-fast --test '*' -- --test-threads=1 --nocapture
+	LOGMESH_SOAK=1 $(TESTS) --lib model -- --test-threads=2
 
 .PHONY: agent
 agent: ## Build the agent for hosts: target/agent/logmesh-agent (needs Rust and a C compiler, nothing else)
