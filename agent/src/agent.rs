@@ -371,7 +371,8 @@ fn tailer_settings(config: &Config) -> Result<tailer::Settings, AgentError> {
         agent: config.name.clone(),
     });
     Ok(tailer::Settings {
-        patterns: Patterns::new(groups),
+        patterns: Patterns::new(groups)
+            .leaving(config.own.iter().chain([&config.data_dir]).map(|own| here.join(own)).collect()),
         infos: infos.collect(),
         framings: config.files.iter().map(|files| Framing::new(&files.framing)).collect::<Result<_, _>>()?,
         compressed: config.files.iter().map(|files| files.compressed).collect(),

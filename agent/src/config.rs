@@ -116,6 +116,9 @@ pub struct Config {
     /// Whether no agent can have read these files before, so that missing state means a first start and nothing is
     /// marked as a resend. Never read from a file: only a caller that owns the whole pipeline can know it.
     pub fresh: bool,
+    /// Files and directories of other parts of the same process, never read as the agent's own `data_dir` never is.
+    /// Never read from a file.
+    pub own: Vec<PathBuf>,
 }
 
 impl Config {
@@ -155,6 +158,7 @@ impl Config {
                 .then(|| section.integer("files_open_max", *FILES_OPEN.end(), FILES_OPEN))
                 .and_then(|files| usize::try_from(files).ok()),
             fresh: false,
+            own: Vec::new(),
         }
     }
 
@@ -169,6 +173,9 @@ impl Config {
             if missing && !section.is_set(key) {
                 section.require::<()>(key, None);
             }
+        }
+        for (files, section) in config.files.iter().zip(section.tables("files")) {
+            refuse_own(&files.include, &config.data_dir, &section);
         }
         config
     }
@@ -229,6 +236,19 @@ fn read_files(section: &Section) -> FilesConfig {
         }
     }
     files
+}
+
+/// Notes patterns that ask for the agent's own files alone: they are never read, and nothing would ever come.
+fn refuse_own(include: &[String], data_dir: &Path, section: &Section) {
+    let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    for pattern in include {
+        let within = |root: &PathBuf| root.starts_with(here.join(data_dir));
+        let group = Group::new(std::slice::from_ref(pattern), &[], &here);
+        if group.is_ok_and(|group| group.roots().keys().any(within)) {
+            let what = format!("`{pattern}` lies within {}, which the agent has for itself", data_dir.display());
+            section.fault("include", what, "set `data_dir` to a directory that holds no logs");
+        }
+    }
 }
 
 /// The format of a stream's lines.
@@ -333,6 +353,29 @@ mod tests {
         let faults = root.finish().unwrap_err().to_string();
         for part in ["`nowhere`", "compression", "memory", "`/a/[b`", "include", "tls", "logmesh.toml:2"] {
             assert!(faults.contains(part), "{part:?} is not in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn patterns_for_the_agents_own_files_alone_are_a_fault() {
+        let read = |include: &str| {
+            let text = format!(
+                "[agent]\ndata_dir = \"/var/lib/logmesh/agent\"\ngateways = [\"gw:1\"]\n\
+                 tls = {{ cert = \"c\", key = \"k\", ca = \"a\" }}\n[[agent.files]]\ninclude = [\"{include}\"]\n"
+            );
+            let root = Root::parse(&text, "logmesh.toml").unwrap();
+            Config::read_standalone(&root);
+            root.finish().map(drop).map_err(|faults| faults.to_string())
+        };
+        for own in ["/var/lib/logmesh/agent/*.log", "/var/lib/logmesh/agent/spool/**/*"] {
+            let faults = read(own).unwrap_err();
+            for part in ["logmesh.toml:6", own, "/var/lib/logmesh/agent", "`data_dir`"] {
+                assert!(faults.contains(part), "{part:?} is not in\n{faults}");
+            }
+        }
+        // What covers it among others is no fault: it is left alone.
+        for include in ["/var/**/*", "/var/lib/logmesh/agents/*", "/var/lib/logmesh/*"] {
+            read(include).unwrap();
         }
     }
 

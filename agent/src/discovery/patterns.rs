@@ -52,6 +52,12 @@ impl Group {
         Ok(Self { include: set(&included)?, exclude: set(&excluded.collect::<Vec<_>>())?, roots })
     }
 
+    /// The directories above the first wildcards, with how many levels of names are looked at below each.
+    #[must_use]
+    pub fn roots(&self) -> &BTreeMap<PathBuf, usize> {
+        &self.roots
+    }
+
     fn matches(&self, path: &Path) -> bool {
         self.include.is_match(path) && !self.exclude.is_match(path)
     }
@@ -90,19 +96,33 @@ fn root(pattern: &Path) -> (PathBuf, usize) {
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     groups: Vec<Group>,
+    own: Vec<PathBuf>,
 }
 
 impl Patterns {
     /// Puts groups together.
     #[must_use]
     pub fn new(groups: Vec<Group>) -> Self {
-        Self { groups }
+        Self { groups, own: Vec::new() }
+    }
+
+    /// The same without what the agent itself writes, files and directories: to read that would write it.
+    #[must_use]
+    pub fn leaving(self, own: Vec<PathBuf>) -> Self {
+        Self { own, ..self }
     }
 
     /// The group that a path belongs to.
     #[must_use]
     pub fn group(&self, path: &Path) -> Option<usize> {
-        self.groups.iter().position(|group| group.matches(path))
+        let group = self.groups.iter().position(|group| group.matches(path))?;
+        (!self.own.iter().any(|own| path.starts_with(own))).then_some(group)
+    }
+
+    /// What is left alone, whatever matches it.
+    #[must_use]
+    pub fn own(&self) -> &[PathBuf] {
+        &self.own
     }
 
     /// The directories to walk, and how many levels of names are looked at.

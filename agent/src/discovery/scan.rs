@@ -73,6 +73,8 @@ pub struct Ground<'a, F> {
     pub patterns: &'a Patterns,
     /// Says of an inode whether it is looked for under any name.
     pub wanted: &'a dyn Fn(u64) -> bool,
+    /// Directories, by device and inode, that are left alone under any name.
+    pub own: &'a [(u64, u64)],
     /// The time now.
     pub now: Now,
 }
@@ -204,8 +206,9 @@ impl Scan {
     ) {
         step.cost += 1;
         let entered = ground.filesystem.stat(&directory).and_then(|stat| {
-            let id = (stat.device, stat.inode);
-            if stat.kind != Kind::Directory || trail.holds(id) || !self.may_walk(id) {
+            let id = stat.id();
+            let is_left = stat.kind != Kind::Directory || trail.holds(id) || ground.own.contains(&id);
+            if is_left || !self.may_walk(id) {
                 return Ok(None);
             }
             trail = trail.on_to(id);

@@ -63,6 +63,14 @@ pub struct FileStat {
     pub kind: Kind,
 }
 
+impl FileStat {
+    /// Device and inode: the same under every name, while it is there.
+    #[must_use]
+    pub fn id(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 /// An open file.
 pub trait Handle: Send + 'static {
     /// Reads at `offset` into `buffer` and returns how many bytes came; 0 at the end.

@@ -206,8 +206,8 @@ impl<F: Filesystem, C: Clock> Driver<F, C> {
         let unreadable = self.tailer.unreadable();
         match unreadable.first() {
             Some((path, reason)) => self.conditions.files.warn(format!(
-                "{} paths cannot be read, {} for one ({reason}): give the agent's user the right to read them; an \
-                 archive that is damaged has to be made anew or removed",
+                "{} paths cannot be read, {} for one ({reason}): give the agent's user the right to read what it \
+                 may not, mend or remove links in a circle and damaged archives",
                 unreadable.len(),
                 path.display()
             )),

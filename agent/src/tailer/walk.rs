@@ -69,6 +69,9 @@ pub(super) struct Walk {
     asked: BTreeMap<PathBuf, usize>,
     side_allowance: Allowance,
     side_cost: usize,
+    /// What is left alone ([`Patterns::own`](crate::discovery::Patterns::own)), by device and inode, as it was when the
+    /// last walk began.
+    own: Vec<(u64, u64)>,
     /// When directories on network file systems are walked again.
     networks_next: Duration,
     pub(super) memory: Memory,
@@ -353,6 +356,8 @@ impl<F: Filesystem> Tailer<F> {
                 walk.allowance.calm();
             }
             walk.cost = 0;
+            let own = self.settings.patterns.own().iter().filter_map(|path| self.filesystem.stat(path).ok());
+            walk.own = own.map(|stat| stat.id()).collect();
             walk.main = Some(Scan::all(&self.settings.patterns, &mut walk.memory));
         }
         if walk.side.is_some() {
@@ -379,8 +384,9 @@ impl<F: Filesystem> Tailer<F> {
             }
             let wanted = &self.walk.wanted;
             let wanted = |inode| wanted.contains_key(&inode);
-            let (filesystem, patterns) = (&self.filesystem, &self.settings.patterns);
-            let step = scan.step(&Ground { filesystem, patterns, wanted: &wanted, now }, &mut self.walk.memory);
+            let (filesystem, patterns, own) = (&self.filesystem, &self.settings.patterns, self.walk.own.as_slice());
+            let ground = Ground { filesystem, patterns, wanted: &wanted, own, now };
+            let step = scan.step(&ground, &mut self.walk.memory);
             cost += step.cost;
             let finished = step.finished;
             self.take_step(step, is_main, now);

@@ -10,8 +10,6 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "addresses.json";
-
 /// The addresses of a running `logmesh up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
@@ -24,9 +22,14 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
+    /// Its name in the data directory.
+    pub(super) const FILE: &str = "addresses.json";
+    /// Its name until it is whole.
+    pub(super) const FRESH: &str = "addresses.json.new";
+
     /// Writes the file into a data directory, whole and at once: a reader sees the old one or the new one.
     pub(crate) fn write(&self, data: &Path) -> io::Result<()> {
-        let (path, fresh) = (data.join(FILE), data.join("addresses.json.new"));
+        let (path, fresh) = (data.join(Self::FILE), data.join(Self::FRESH));
         let mut file = File::create(&fresh)?;
         serde_json::to_writer(&mut file, self)?;
         file.write_all(b"\n")?;
@@ -36,9 +39,9 @@ impl Addresses {
 
     /// Reads the file of a data directory.
     pub(crate) fn read(data: &Path) -> anyhow::Result<Self> {
-        let path = data.join(FILE);
+        let path = data.join(Self::FILE);
         let text = fs::read(&path).with_context(|| {
-            format!("no `logmesh up` has run in {} (cannot read {FILE}); give --data or --url", data.display())
+            format!("no `logmesh up` has run in {} (cannot read {}); give --data or --url", data.display(), Self::FILE)
         })?;
         serde_json::from_slice(&text)
             .with_context(|| format!("{} is damaged; start `logmesh up` again", path.display()))
@@ -47,7 +50,7 @@ impl Addresses {
     /// Takes the file away when the process stops: nobody is there any more.
     pub(crate) fn remove(data: &Path) {
         // Left behind it does no harm but a slower error message: the next start replaces it.
-        let _ = fs::remove_file(data.join(FILE));
+        let _ = fs::remove_file(data.join(Self::FILE));
     }
 }
 

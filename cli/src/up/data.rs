@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::Addresses;
+
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DataError {
@@ -50,6 +52,12 @@ impl DataDirectory {
             .or_else(|error| if error.kind() == io::ErrorKind::StorageFull { Ok(()) } else { Err(error) })
             .map_err(unusable)?;
         Ok(Self { path, _lock: lock })
+    }
+
+    /// What logmesh keeps in it, which nobody else writes to. Logs may lie beside it, as the demo's do.
+    pub(super) fn own(&self) -> Vec<PathBuf> {
+        let files = ["lock", Addresses::FILE, Addresses::FRESH];
+        ["agent", "bus", "index", "pki"].iter().chain(&files).map(|name| self.path.join(name)).collect()
     }
 
     /// The directory, absolute.

@@ -178,6 +178,7 @@ fn start_parts(
     let agent = logmesh_agent::Config {
         gateways: vec![reachable(address).to_string().parse()?],
         data_dir: data.path().join("agent"),
+        own: data.own(),
         memory: shares.agent,
         // Less than the stage's share, so that it ends by itself.
         shutdown_grace: settings.up.shutdown_grace.mul_f64(0.35),

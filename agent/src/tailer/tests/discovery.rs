@@ -150,3 +150,20 @@ fn lost_hints_are_made_up_for_at_once() {
     rig.run(SECOND);
     assert_eq!(rig.kept.len(), 4);
 }
+
+#[test]
+fn what_the_agent_writes_itself_is_not_read_whatever_the_patterns_say() {
+    for polling in [false, true] {
+        let mut rig = rig(polling);
+        rig.files.append("/logs/own/spool/a.log", lines("own", 0..2).as_bytes());
+        rig.files.append("/logs/own.log", lines("own", 0..2).as_bytes());
+        rig.files.append("/logs/a.log", lines("a", 0..2).as_bytes());
+        rig.start();
+        rig.run(30 * SECOND);
+        rig.files.append("/logs/own/spool/b.log", lines("own", 2..4).as_bytes());
+        let hints = ["/logs/own.log", "/logs/own", "/logs/own/spool"].map(|path| Hint::Appeared(path.into()));
+        rig.turn(hints.to_vec());
+        rig.run(30 * SECOND);
+        assert_eq!(rig.bodies(), bodies(&[("a", 0..2)]), "polling: {polling}");
+    }
+}

@@ -106,7 +106,7 @@ impl Rig {
     pub(super) fn start(&mut self) {
         let group = Group::new(&self.include, &["**/not.log".to_owned()], "/".as_ref()).unwrap();
         let settings = Settings {
-            patterns: Patterns::new(vec![group]),
+            patterns: Patterns::new(vec![group]).leaving(["/logs/own", "/logs/own.log"].map(Into::into).to_vec()),
             infos: vec![self.info.clone()],
             framings: vec![Framing::new(&self.framing).unwrap()],
             compressed: vec![self.compressed],

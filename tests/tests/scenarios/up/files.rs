@@ -53,6 +53,29 @@ fn write_generation(path: &Path, generation: u32, ledger: &mut Ledger) -> Result
 }
 
 #[tokio::test]
+async fn patterns_that_cover_the_data_directory_do_not_read_what_logmesh_writes() {
+    scenario(async |scene| {
+        let mut writer = Writer::create(&scene.logs(), "app", Stamp::Mixed)?;
+        std::fs::create_dir(scene.data())?;
+        std::os::unix::fs::symlink(scene.data().join("bus"), scene.logs().join("link"))?;
+        let mut setup = scene.up("**/*");
+        setup.patterns.push(scene.data().join("**/*").into());
+        for _ in 0..2 {
+            let up = setup.start().await?;
+            // What is written for these lines would be read, and written for, and read.
+            for _ in 0..4 {
+                writer.write(500)?;
+                up.api()?.wait_for_count("", writer.written(), FOUND_WITHIN).await?;
+            }
+            up.terminate().await?;
+        }
+        let up = setup.start().await?;
+        writer.ledger().balance_by_content(&up.api()?.export("").await?).require_exact()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_agent_without_its_state_finds_everything_again_and_doubles_nothing() {
     scenario(async |scene| {
         let mut writer = Writer::create(&scene.logs(), "app", Stamp::Mixed)?;
