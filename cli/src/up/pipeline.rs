@@ -75,6 +75,7 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
         telemetry: Telemetry::start(&settings.telemetry, "logmesh")?,
     };
     let grace = settings.up.shutdown_grace;
+    let sources = sources(&settings.agent);
     let mut stages = Stages::default();
     let stores = Stores::open(&settings, &data, &common.health, &common.telemetry.meter()).await?;
     start_parts(&mut stages, settings, &data, &common, &stores, (http, ingest))?;
@@ -85,7 +86,7 @@ pub(super) async fn run(settings: Settings, demo: bool, shutdown: Shutdown) -> a
     let ended = tokio::select! {
         () = shutdown.requested() => None,
         name = stages.first_to_end() => Some(name),
-        () = announce(&common.health, &addresses, &data) => unreachable!("announcing never ends"),
+        () = announce(&common.health, &addresses, &data, &sources) => unreachable!("announcing never ends"),
     };
     tracing::info!(grace = ?grace, "stopping");
     Addresses::remove(data.path());
@@ -102,13 +103,25 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
+/// What is read, in the words in which it was asked for.
+fn sources(agent: &logmesh_agent::Config) -> String {
+    let patterns = agent.files.iter().flat_map(|files| files.include.iter().cloned());
+    let inputs = agent.inputs.iter().map(|input| format!("input `{}`", input.name));
+    let sources: Vec<String> = patterns.chain(inputs).collect();
+    if sources.is_empty() {
+        return String::from("nothing; name files, as in: logmesh up '/var/log/**/*.log'");
+    }
+    sources.join(", ")
+}
+
 /// Says on standard output where everything is, once it is ready, and then rests.
-async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory) {
+async fn announce(health: &Health, addresses: &Addresses, data: &DataDirectory, sources: &str) {
     let mut look = tokio::time::interval(Duration::from_millis(20));
     while !health.readiness().ready {
         look.tick().await;
     }
     println!("logmesh is ready");
+    println!("reads   {sources}");
     println!("http    http://{}   search, /readyz, /metrics, /status", addresses.http);
     println!(
         "ingest  {}   agents and other clients; certificates: {}",
