@@ -19,13 +19,12 @@ use logmesh_processor::{
     dead_letter::{Office, Said, Selection, describe},
     index::Index as _,
 };
-use logmesh_runtime::{health::Health, service};
+use logmesh_runtime::{health::Health, service, terminal::printable};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
     client::{Api, Target, UsageError},
-    search::printable,
     settings,
 };
 

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use http_body_util::BodyExt as _;
+use logmesh_runtime::terminal::printable;
 use serde_json::Value;
 
 use crate::client::{Api, Target};
@@ -152,13 +153,14 @@ impl Printer {
         if self.json {
             return self.line(&hit.to_string());
         }
-        let text = |pointer: &str| hit.pointer(pointer).and_then(Value::as_str).unwrap_or("-");
+        let given = |pointer: &str| hit.pointer(pointer).and_then(Value::as_str).map(printable);
+        let text = |pointer: &str| given(pointer).unwrap_or_else(|| "-".to_owned());
         let level = text("/log/level");
-        let line = hit.pointer("/event/original").and_then(Value::as_str).unwrap_or_else(|| text("/message"));
-        let (start, end) = if self.colour { (colour_of(level), "\x1b[0m") } else { ("", "") };
+        let line = given("/event/original").unwrap_or_else(|| text("/message"));
+        let (start, end) = if self.colour { (colour_of(&level), "\x1b[0m") } else { ("", "") };
         let (time, host, path) = (text("/@timestamp"), text("/host/name"), text("/log/file/path"));
-        let path = path.rsplit('/').next().unwrap_or(path);
-        self.line(&format!("{time} {start}{level:5}{end} {host} {path}: {}", printable(line)))
+        let name = path.rsplit('/').next().unwrap_or(&path);
+        self.line(&format!("{time} {start}{level:5}{end} {host} {name}: {line}"))
     }
 
     fn line(&mut self, line: &str) -> anyhow::Result<()> {
@@ -174,20 +176,5 @@ fn colour_of(level: &str) -> &'static str {
         "warn" => "\x1b[33m",
         "info" => "\x1b[32m",
         _ => "\x1b[2m",
-    }
-}
-
-/// A log line must not speak to the terminal: control characters are shown, not sent.
-pub(crate) fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_line_cannot_send_control_sequences_to_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\tc"), "a\u{fffd}[2Jb\tc");
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context as _;
 use clap::Args;
+use logmesh_runtime::terminal::printable;
 use serde_json::{Value, json};
 
 use crate::client::Target;
@@ -66,5 +67,5 @@ fn in_line(item: &Value) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| printable(&value.to_string()), printable)
 }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use logmesh_runtime::config::Root;
 use logmesh_runtime::shutdown::Exit;
+use logmesh_runtime::terminal::printable;
 use logmesh_runtime::{process, service};
 use serde_json::{Value, json};
 
@@ -160,14 +161,14 @@ fn print_table(memory: Memory) -> io::Result<()> {
         Trust::Lost => writeln!(out, "No state, or none that can be read: an agent would read all files anew.")?,
     }
     for note in &recovered.notes {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", printable(note))?;
     }
     writeln!(out, "{:>14} {:>14} {:>14}  {:<32}  FILE", "ACKNOWLEDGED", "CUT", "SIZE", "STREAM")?;
     for line in lines(recovered.generations) {
         let size = line.size.map_or_else(|| "moved".to_owned(), |size| size.to_string());
         let resend = if line.known.generation.resend { "  (resend)" } else { "" };
         let stream = line.known.generation.stream_id;
-        writeln!(out, "{:>14} {:>14} {size:>14}  {stream}  {}{resend}", line.acked, line.cut, line.path)?;
+        writeln!(out, "{:>14} {:>14} {size:>14}  {stream}  {}{resend}", line.acked, line.cut, printable(&line.path))?;
     }
     if !past.is_empty() {
         writeln!(out, "{} generations are over, and known should they turn up compressed.", past.len())?;

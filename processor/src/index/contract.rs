@@ -2,7 +2,7 @@
 //!
 //! An implementation gives a [`Subject`] around a fresh index, and lists the tests with [`index_contract!`]:
 //!
-//! ```ignore
+//! ```text
 //! mod contract {
 //!     index_contract!(super::subject());
 //! }
