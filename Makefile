@@ -62,7 +62,7 @@ TESTS := $(CARGO) test --locked --workspace $(FAULTS)
 test: setup ## Everything that CI runs
 	$(CARGO) fmt --all --check
 	$(TESTS) --tests --no-run
-	@set -m; { sleep 20; nice -n 19 $(MAKE) --no-print-directory lint; } >target/lint.log 2>&1 & lint=$$!; set +m; \
+	@mkdir -p target; set -m; { sleep 20; nice -n 19 $(MAKE) --no-print-directory lint; } >target/lint.log 2>&1 & lint=$$!; set +m; \
 	trap 'kill -- -$$lint 2>/dev/null || true' EXIT; \
 	$(TESTS) --tests -- --test-threads=4; \
 	$(TESTS) --doc; \
