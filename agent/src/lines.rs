@@ -12,6 +12,7 @@
 //! Runs of NUL where a record would begin are padding: room that was reserved and not written yet, or a hole. At the end
 //! of what is there they are left alone; once something stands behind them they are skipped.
 
+mod config;
 mod cri;
 mod delimiter;
 mod encoding;
@@ -24,6 +25,8 @@ mod sifted;
 
 use logmesh_proto::{Flags, RecordsBuilder};
 
+pub use config::FORMATS;
+pub(crate) use config::read_format;
 pub use delimiter::DELIMITER_BYTES_MAX;
 pub use encoding::Encoding;
 pub use framing::{Framing, FramingConfig, FramingError, LINES_MAX, Multiline};

@@ -150,5 +150,5 @@ fn no_banned_crate_is_linked() {
 #[test]
 fn agent_and_processor_know_the_same_formats_by_name() {
     let known = logmesh_processor::parse::Format::NAMES.map(|(name, _)| name);
-    assert_eq!(logmesh_agent::config::FORMATS, known);
+    assert_eq!(logmesh_agent::lines::FORMATS, known);
 }

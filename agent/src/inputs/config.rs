@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 
 use logmesh_runtime::config::Section;
 
-use crate::{
-    config::{read_format, read_framing},
-    lines::FramingConfig,
-};
+use crate::lines::{FramingConfig, read_format};
 
 /// One `[[agent.inputs]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +19,7 @@ pub struct InputConfig {
     pub labels: BTreeMap<String, String>,
     /// Topic; empty means the first of the gateway's policy.
     pub topic: String,
-    /// Format of its records, one of [`crate::config::FORMATS`]; empty means: found out.
+    /// Format of its records, one of [`crate::lines::FORMATS`]; empty means: found out.
     pub format: String,
 }
 
@@ -221,7 +218,7 @@ fn read_input(section: &Section) -> InputConfig {
     };
     let format = read_format(section, default_format);
     let kind = match kind_name {
-        KindName::Stdin => Kind::Stdin(read_framing(section, &format)),
+        KindName::Stdin => Kind::Stdin(FramingConfig::read(section, &format)),
         KindName::Syslog => Kind::Syslog(read_syslog(section)),
         KindName::Journald => Kind::Journald(read_journald(section)),
         KindName::Command => Kind::Command(read_command(section, &format)),
@@ -313,7 +310,12 @@ fn read_command(section: &Section, format: &str) -> CommandConfig {
             section.fault("command", "there is no program in it", "write [\"/usr/bin/vmstat\", \"1\"]");
         }
     }
-    CommandConfig { command, runs, stderr: section.flag("stderr", false), framing: read_framing(section, format) }
+    CommandConfig {
+        command,
+        runs,
+        stderr: section.flag("stderr", false),
+        framing: FramingConfig::read(section, format),
+    }
 }
 
 #[cfg(test)]
