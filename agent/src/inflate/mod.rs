@@ -45,6 +45,13 @@ pub enum Codec {
     Zstd,
 }
 
+/// How many bytes a decoder took and put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Moved {
+    taken: usize,
+    put: usize,
+}
+
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looks {

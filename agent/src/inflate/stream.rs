@@ -5,20 +5,13 @@ use zstd::{
     zstd_safe,
 };
 
-use super::{Codec, Fault, WINDOW_LOG_MAX, gzip::Gzip};
+use super::{Codec, Fault, Moved, WINDOW_LOG_MAX, gzip::Gzip};
 use crate::filesystem::Handle;
 
 /// Bytes of the archive that are read at once, and the most that one step takes.
 pub(super) const INPUT_BYTES: usize = 64 * 1024;
 /// What a step counts at least: many that bring little (small members) take their time, too.
 const STEP_COST_MIN: usize = 4 * 1024;
-
-/// How many bytes a decoder took and put.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) taken: usize,
-    pub(super) put: usize,
-}
 
 /// What one step through an archive brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
