@@ -2,7 +2,10 @@
 //!
 //! It is held back until it is clear. If the generation's file has vanished or is truncated, the new file is its
 //! continuation. If the generation's file is still there a settle time after the new one last grew, the new one is a
-//! file of its own: equal content alone never merges two live files.
+//! file of its own: equal content alone never merges two live files. Nor is a file a copy of one that was gone before it
+//! was born: it was written anew, with what may be another end behind the same beginning.
+
+use std::time::Duration;
 
 use super::{
     Tailer, pace,
@@ -69,7 +72,7 @@ impl<F: Filesystem> Tailer<F> {
         for of in matching.into_iter().filter(|of| *of != number) {
             // Both are read to be compared.
             self.reopen(of, Some(number), now);
-            match self.compare(number, of, settled) {
+            match self.compare(number, of, settled, now) {
                 Verdict::Own => {}
                 Verdict::Held(held) => verdict = Verdict::Held(held),
                 Verdict::Continues(of) => return Verdict::Continues(of),
@@ -78,8 +81,13 @@ impl<F: Filesystem> Tailer<F> {
         verdict
     }
 
-    fn compare(&self, number: StreamNumber, of: StreamNumber, settled: bool) -> Verdict {
+    fn compare(&self, number: StreamNumber, of: StreamNumber, settled: bool, now: Now) -> Verdict {
         let (Some(new), Some(known)) = (self.sources.get(&number), self.sources.get(&of)) else { return Verdict::Own };
+        let is_network = new.key.is_some_and(|key| self.walk.memory.is_network(key.device));
+        // Another machine's clock says nothing.
+        if !is_network && known.gone_at().is_some_and(|gone| born_after(new.birth_nano, gone, now)) {
+            return Verdict::Own;
+        }
         let size = new.seen.size;
         let acked = known.progress.acked();
         let position = known.progress.position();
@@ -158,4 +166,11 @@ impl<F: Filesystem> Tailer<F> {
             self.append(&std::iter::once(Fact::Generation(record)).chain(forgotten).collect::<Vec<_>>());
         }
     }
+}
+
+/// Whether a file was born after a moment of this run.
+fn born_after(birth_nano: Option<i64>, moment: Duration, now: Now) -> bool {
+    let passed = u64::try_from(now.mono.saturating_sub(moment).as_nanos()).unwrap_or(u64::MAX);
+    let birth_nano = birth_nano.and_then(|birth_nano| u64::try_from(birth_nano).ok());
+    birth_nano.is_some_and(|birth_nano| birth_nano > now.unix_nano.saturating_sub(passed))
 }

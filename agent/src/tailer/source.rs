@@ -248,6 +248,16 @@ impl<H> Source<H> {
         (pending > pace::PENDING_LONG && grown < pending / 4).then(|| self.visited_at + pace::LOOK_PENDING)
     }
 
+    /// When its file was seen to be gone from where copies of it could be made; `None` while it is there, or gone since
+    /// before this run.
+    pub(super) fn gone_at(&self) -> Option<Duration> {
+        match self.presence {
+            _ if self.seen.deleted => Some(self.deleted_at),
+            Presence::Gone { since } if self.file.is_none() => Some(since),
+            Presence::Gone { .. } | Presence::InScope { .. } | Presence::Dormant => None,
+        }
+    }
+
     pub(super) fn record(&self) -> Option<GenerationRecord> {
         let acked = self.progress.acked();
         Some(GenerationRecord {

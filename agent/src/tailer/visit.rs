@@ -15,7 +15,7 @@ use crate::{
     clock::Now,
     filesystem::{Filesystem, Handle},
     generation::Place,
-    identity::{MARK_BYTES_MAX, Mark, StreamId, range_hash},
+    identity::{MARK_BYTES_MAX, Mark, RESEMBLANCE_BYTES_MIN, StreamId, range_hash},
     lines::{At, CutLimits, Cutting, Flush, Framing, Start, boundary_sifted, cut_sifted, recut_sifted, written_bytes},
     losses::LossReason,
     parcel::{Errand, Parcel, StreamNumber},
@@ -195,9 +195,15 @@ impl<F: Filesystem> Tailer<F> {
         // What is padding now will be written over.
         let head = Mark::head(&self.block[..written_bytes(&self.block, 0, &source.framing)]);
         if head.length > source.head.length {
+            let was_known = usize::from(source.head.length) >= RESEMBLANCE_BYTES_MIN;
             self.heads.remove(source.head, number);
             self.heads.insert(head, number);
             source.head = head;
+            // Without it a copy that is made after a kill would be a stranger until the next checkpoint.
+            if !was_known && usize::from(head.length) >= RESEMBLANCE_BYTES_MIN && source.logged {
+                source.logged = false;
+                self.log_generation(number);
+            }
         }
     }
 

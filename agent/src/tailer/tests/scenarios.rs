@@ -227,6 +227,56 @@ fn equal_content_never_merges_two_live_files() {
 }
 
 #[test]
+fn a_file_that_was_born_after_one_like_it_was_gone_is_read_whole() {
+    for (polling, name) in
+        [(false, "/logs/a.log"), (true, "/logs/a.log"), (false, "/logs/b.log"), (true, "/logs/b.log")]
+    {
+        let mut rig = Rig::new();
+        rig.kill();
+        rig.polling = polling;
+        rig.start();
+        let on_time = |rig: &Rig| rig.files.set_clock(i64::try_from(rig.now.unix_nano).unwrap(), false);
+        on_time(&rig);
+        rig.files.append("/logs/a.log", lines("same", 0..60).as_bytes());
+        rig.run(20 * SECOND);
+        on_time(&rig);
+        rig.files.delete("/logs/a.log");
+        rig.turn(vec![Hint::Vanished("/logs/a.log".into())]);
+        rig.run(20 * SECOND);
+        on_time(&rig);
+        // As long, with the same beginning and the same end.
+        let again = lines("same", 0..60).replacen("000030 some", "000030 next", 1);
+        rig.files.append(name, again.as_bytes());
+        rig.turn(vec![Hint::Appeared(name.into())]);
+        rig.run(20 * SECOND);
+        assert_eq!((rig.deliveries, rig.streams()), (120, 2), "polling: {polling}, {name}");
+    }
+}
+
+#[test]
+fn a_copy_that_was_made_while_down_of_a_file_that_was_new_then_continues_it() {
+    let mut rig = Rig::new();
+    rig.run(2 * SECOND);
+    rig.files.append("/logs/before.log", b"has a checkpoint written\n");
+    rig.turn(vec![Hint::Appeared("/logs/before.log".into())]);
+    // All of it before the next one.
+    rig.files.append("/logs/a.log", lines("a", 0..20).as_bytes());
+    for _ in 0..3 {
+        rig.turn(vec![Hint::Appeared("/logs/a.log".into())]);
+        std::mem::take(&mut rig.waiting).iter().for_each(|parcel| rig.acknowledge(parcel));
+    }
+    assert_eq!(rig.bodies().len(), 21);
+    rig.kill();
+    rig.files.copy("/logs/a.log", "/logs/copies/a.1");
+    rig.files.truncate("/logs/a.log", 0);
+    rig.files.append("/logs/a.log", lines("b", 0..20).as_bytes());
+    rig.start();
+    rig.run(20 * SECOND);
+    assert_eq!((rig.bodies().len(), rig.streams()), (41, 3));
+    assert_eq!(rig.tailer.as_ref().unwrap().tally.lost_events, 0);
+}
+
+#[test]
 fn a_moved_disk_continues_under_new_inodes() {
     let mut rig = Rig::new();
     rig.files.append("/logs/a.log", lines("a", 0..50).as_bytes());
