@@ -73,7 +73,7 @@ pub struct Ground<'a, F> {
     pub patterns: &'a Patterns,
     /// Says of an inode whether it is looked for under any name.
     pub wanted: &'a dyn Fn(u64) -> bool,
-    /// Directories, by device and inode, that are left alone under any name.
+    /// Files and directories, by device and inode, that are left alone under any name.
     pub own: &'a [(u64, u64)],
     /// The time now.
     pub now: Now,
@@ -284,6 +284,7 @@ impl Scan {
             Kind::Directory if entered.depth > 1 => {
                 self.linked.push(Ahead { path, depth: entered.depth - 1, trail: entered.trail.clone() });
             }
+            Kind::File if ground.own.contains(&stat.id()) => {}
             Kind::File if name.group.is_some() || (ground.wanted)(stat.inode) => {
                 if name.is_link && memory.network_of(ground.filesystem, &path, stat.device).is_none() {
                     let target = ground.filesystem.resolve(&path).ok();

@@ -295,6 +295,7 @@ impl<F: Filesystem> Tailer<F> {
         };
         match stat.kind {
             Kind::Directory => self.walk_into(path, now),
+            Kind::File if self.walk.own.contains(&stat.id()) => {}
             Kind::File if group.is_some() || self.walk.wanted.contains_key(&stat.inode) => {
                 self.follow_link(path);
                 self.found(Found { path: path.into(), group, stat }, now);
