@@ -19,6 +19,7 @@ use crate::{
     discovery::Group,
     inputs::{InputConfig, read_inputs},
     kubernetes::Kubernetes,
+    labels::{read_labels, read_service},
     lines::{FramingConfig, read_format},
     ship::connect::Endpoint,
     sift::SiftConfig,
@@ -149,13 +150,16 @@ impl Config {
     pub fn read_standalone(root: &Root) -> Self {
         let config = Self::read(root);
         let section = root.section("agent");
-        section.require("tls", config.tls.as_ref());
-        let nothing_to_read = config.files.is_empty() && config.inputs.is_empty() && !section.is_set("inputs");
-        for (key, missing) in [("gateways", config.gateways.is_empty()), ("files", nothing_to_read)] {
-            // A key that is there with a fault of its own was told already.
-            if missing && !section.is_set(key) {
-                section.require::<()>(key, None);
-            }
+        if config.tls.is_none() {
+            section.require_table("tls", "`tls = { cert = \"…\", key = \"…\", ca = \"…\" }` in [agent]");
+        }
+        // A key that is there with a fault of its own was told already.
+        if config.gateways.is_empty() && !section.is_set("gateways") {
+            section.require::<()>("gateways", None);
+        }
+        let is_told = ["files", "inputs"].iter().any(|key| section.is_set(key));
+        if config.files.is_empty() && config.inputs.is_empty() && !is_told {
+            section.require_table("files", "`[[agent.files]]` with `include = [\"/var/log/**/*.log\"]` below it");
         }
         for (files, section) in config.files.iter().zip(section.tables("files")) {
             refuse_own(&files.include, &config.data_dir, &section);
@@ -196,8 +200,8 @@ fn read_files(section: &Section) -> FilesConfig {
     let mut files = FilesConfig {
         include: section.texts("include", &[]),
         exclude: section.texts("exclude", &[]),
-        service: section.text("service", ""),
-        labels: section.map("labels"),
+        service: read_service(section),
+        labels: read_labels(section),
         topic: section.text("topic", ""),
         format: read_format(section, ""),
         compressed: section.flag("compressed", false),

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod inflate;
 pub mod inputs;
 pub mod kubernetes;
+mod labels;
 pub mod lines;
 pub mod losses;
 pub mod mailbox;

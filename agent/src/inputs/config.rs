@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 
 use logmesh_runtime::config::Section;
 
-use crate::lines::{FramingConfig, read_format};
+use crate::{
+    labels::{read_labels, read_service},
+    lines::{FramingConfig, read_format},
+};
 
 /// One `[[agent.inputs]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,8 +233,8 @@ fn read_input(section: &Section) -> InputConfig {
     InputConfig {
         name,
         kind,
-        service: section.text("service", ""),
-        labels: section.map("labels"),
+        service: read_service(section),
+        labels: read_labels(section),
         topic: section.text("topic", ""),
         format,
     }

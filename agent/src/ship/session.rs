@@ -191,6 +191,10 @@ impl Work {
             }
             Some(server_frame::Frame::Nack(nack)) => {
                 tracing::debug!(sequence = nack.sequence, reason = ?nack.reason(), detail = nack.detail, "batch refused");
+                if nack.reason() == v1::NackReason::Corrupt {
+                    let (gateway, detail) = (&live.target, &nack.detail);
+                    tracing::warn!(%gateway, detail, "a gateway does not take a batch as it arrived; it is sent again");
+                }
                 self.outbox.handle_nack(&nack, now, &mut answers);
                 self.note_forbidden();
             }

@@ -242,6 +242,15 @@ impl Section {
         value
     }
 
+    /// Notes a table that is missing, or an array of tables: neither can be set by one variable. `written` is what to
+    /// write.
+    pub fn require_table(&self, key: &str, written: &str) {
+        let full = join(&self.path, key);
+        if !self.state.borrow().faults.iter().any(|fault| fault.key == full) {
+            self.note(&self.place(), key, "missing".to_owned(), format!("write {written}"));
+        }
+    }
+
     /// Notes what a service found wrong with a key's value: faults that need more than one key to see.
     pub fn fault(&self, key: &str, what: impl Into<String>, cure: impl Into<String>) {
         self.note(&self.place_of(key), key, what.into(), cure.into());
