@@ -115,10 +115,16 @@ fn by_letter(head: &[u8]) -> Option<Level> {
     }
 }
 
-/// `time=… level=info msg=…`
+/// `time=… level=info msg=…`; what a quoted value holds is no field.
 fn in_fields(line: &[u8]) -> Option<Level> {
     let mut from = 0;
-    while let Some(at) = memchr(b'=', &line[from..]).map(|at| from + at) {
+    while let Some(at) = memchr2(b'=', b'"', &line[from..]).map(|at| from + at) {
+        if line[at] == b'"' {
+            let opens = at == 0 || matches!(line[at - 1], b'=' | b' ' | b'\t');
+            // One that is never closed is a mark of inches, or the like.
+            from = string_end(line, at + 1).filter(|_| opens).unwrap_or(at) + 1;
+            continue;
+        }
         let key = line[..at].rsplit(|byte| *byte == b' ' || *byte == b'\t').next().unwrap_or_default();
         if is_key(key) {
             let value = &line[at + 1..];
@@ -257,6 +263,9 @@ mod tests {
             ("<34>1 2003-10-11T22:14:15.003Z mymachine su - ID47 - 'su root' failed", Fatal),
             ("<15>Oct 11 22:14:15 mymachine su: INFO", Debug),
             ("time=2025-05-01T00:00:00Z level=debug msg=\"level=error in a message\"", Debug),
+            (r#"msg="retry with level=debug for \"x\"" level=error"#, Error),
+            (r#"app "said severity=debug" severity=fatal"#, Fatal),
+            (r#"a disk of 5" level=warn"#, Warn),
             ("ts=1 caller=main.go:1 LEVEL=\"WARN\" msg=x", Warn),
             ("INFO:root:a line of Python", Info),
             ("[2025-05-01T00:00:00Z DEBUG my::module] a line of env_logger", Debug),
