@@ -271,7 +271,10 @@ impl Sources {
         }
         self.stop.cancel();
         if tokio::time::timeout(self.grace, self.inputs.ended()).await.is_err() {
-            tracing::warn!("an input does not end in time; what it has read and not handed over is read again");
+            tracing::warn!(
+                "an input does not end in time; what it has not handed over comes again only where its source keeps it, as the \
+                 journal does"
+            );
         }
     }
 }

@@ -39,9 +39,10 @@ impl CommandInput {
     /// Runs the command as it is configured, until `stop`.
     pub(super) async fn run(self) {
         let mut pace = Pace::new();
+        let mut first = true;
         loop {
             let begun = Instant::now();
-            let ended = self.run_once().await;
+            let ended = self.run_once(std::mem::take(&mut first)).await;
             if begun.elapsed() > WORKED {
                 pace.reset();
             }
@@ -81,12 +82,14 @@ impl CommandInput {
         matches!(self.config.runs, Runs::Once) || status.success()
     }
 
-    async fn run_once(&self) -> Ended {
+    /// `first` says that nothing is known of it yet, so that it is well once it runs. Later what is said of the last run
+    /// holds until this one ends.
+    async fn run_once(&self, first: bool) -> Ended {
         let (mut child, stdout, stderr) = match Child::start(&self.config.command) {
             Ok(started) => started,
             Err(error) => return Ended::Failed(self.cannot_start(&error)),
         };
-        if matches!(self.config.runs, Runs::Always) {
+        if first || matches!(self.config.runs, Runs::Always) {
             self.part.well();
         }
         let cutter = || Cutter::new(&self.framing, self.outlet.record_bytes_max);
