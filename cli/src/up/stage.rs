@@ -7,6 +7,9 @@ use futures_util::{FutureExt as _, future};
 use logmesh_runtime::shutdown::{Exit, Shutdown};
 use tokio::{task::JoinHandle, time::Instant};
 
+/// The part that may come to an end of its own.
+pub(super) const AGENT: &str = "agent";
+
 /// One part, running as a task.
 pub(super) struct Stage {
     name: &'static str,
@@ -30,11 +33,15 @@ impl Stages {
         self.0.push(Stage { name, shutdown, task: tokio::spawn(part), ended: None });
     }
 
-    /// Waits until a part ends by itself, which none should. Cancel safe.
+    /// Waits until a part ends by itself, which none should but in order: an agent does when its standard input has
+    /// ended and is delivered, and what it delivered is served all the same. Cancel safe.
     pub(super) async fn first_to_end(&mut self) -> &'static str {
         let ends = self.0.iter_mut().map(|stage| {
             async {
                 stage.join().await;
+                if stage.name == AGENT && matches!(stage.ended, Some(Ok(Exit::Clean))) {
+                    future::pending::<()>().await;
+                }
                 stage.name
             }
             .boxed()
@@ -110,6 +117,17 @@ mod tests {
         let exit = stages.stop(Duration::from_secs(10)).await.expect("no failure");
         assert!(before.elapsed() <= Duration::from_secs(10));
         assert_eq!(exit, Exit::Unacknowledged, "what it left behind is said");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_is_done_in_order_ends_nothing_and_one_that_fails_does() {
+        for (exit, ends) in [(Exit::Clean, false), (Exit::Failed, true)] {
+            let mut stages = Stages::default();
+            stages.start(AGENT, Shutdown::new(), async move { Ok(exit) });
+            let ended = tokio::time::timeout(Duration::from_secs(10), stages.first_to_end()).await;
+            assert_eq!(ended.is_ok(), ends, "{exit:?}");
+            assert_eq!(stages.stop(Duration::from_secs(10)).await.expect("no failure"), exit);
+        }
     }
 
     #[tokio::test(start_paused = true)]
