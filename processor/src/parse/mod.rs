@@ -232,8 +232,10 @@ pub(crate) fn parse<'a>(format: Format, input: &mut Input<'a, '_>) -> Option<Par
         Format::Auto => Some(auto(input)),
         Format::Json => json::parse(input),
         Format::Logfmt => logfmt::parse(input),
-        Format::Syslog => syslog::rfc5424(line).or_else(|| syslog::rfc3164(line, observed)),
-        Format::Syslog3164 => syslog::rfc3164(line, observed),
+        Format::Syslog => {
+            syslog::rfc5424(line).or_else(|| syslog::rfc3164(line, observed)).or_else(|| syslog::priority_alone(line))
+        }
+        Format::Syslog3164 => syslog::rfc3164(line, observed).or_else(|| syslog::priority_alone(line)),
         Format::Syslog5424 => syslog::rfc5424(line),
         Format::Common | Format::Combined => access::parse(line),
         Format::ApacheError => error_log::apache(line),

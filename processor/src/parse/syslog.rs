@@ -27,6 +27,23 @@ pub(super) fn rfc3164(line: &[u8], observed_unix_nano: i64) -> Option<Parsed<'_>
     after_time(header, (unix_nano, length), priority)
 }
 
+/// A priority and content alone, as many devices send it: RFC 3164 says (4.3.2) that what has no valid header has its
+/// priority all the same. What says that it is RFC 5424 is not taken for it.
+pub(super) fn priority_alone(line: &[u8]) -> Option<Parsed<'_>> {
+    let (priority, content) = priority(line)?;
+    let priority = Some(priority?).filter(|_| !content.starts_with(b"1 "))?;
+    let mut cursor = Cursor::new(content);
+    let (process, pid) = tag(&mut cursor).unwrap_or_default();
+    Some(Parsed {
+        level: severity(Some(priority)),
+        message: Some(Text::Plain(cursor.rest())),
+        process: process.map(Text::Plain),
+        pid,
+        detail: Detail::Syslog(Syslog { priority: Some(priority), process_id: None, message_id: None, data: None }),
+        ..Parsed::new(Format::Syslog3164)
+    })
+}
+
 /// RFC 3164 by what it looks like: not every line that begins with a month and a time is syslog, but one that goes on
 /// with a host and something is.
 pub(super) fn auto_3164(line: &[u8], observed_unix_nano: i64) -> Option<Parsed<'_>> {

@@ -135,6 +135,20 @@ fn syslog_3164_with_and_without_priority() {
 }
 
 #[test]
+fn a_syslog_priority_without_a_header_is_kept_where_syslog_is_said() {
+    for format in [Format::Syslog, Format::Syslog3164] {
+        let expected = || Found { level: Some("debug"), message: some("link up"), ..found("syslog3164") };
+        assert_eq!(parse_as(format, "<191>link up"), Some(expected()));
+        let tagged = Found { process: some("app"), pid: Some(7), ..expected() };
+        assert_eq!(parse_as(format, "<191>app[7]: link up"), Some(tagged));
+        for line in ["<192>link up", "<>x", "link up", "<34>1 2003-99-99T00:00:00Z host app - - - x"] {
+            assert_eq!(parse_as(format, line), None, "{line}");
+        }
+    }
+    assert_eq!(auto("<3> hearts").format, "text");
+}
+
+#[test]
 fn syslog_5424_with_structured_data() {
     let line = "<165>1 2003-10-11T22:14:15.003Z mymachine evntslog 8710 ID47 [ex@1 iut=\"3\" t=\"a\\]\\\"b\"][more@2] \u{feff}An event";
     let expected = Found {
