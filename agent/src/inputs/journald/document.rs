@@ -102,10 +102,15 @@ fn with_fields(mut object: Vec<u8>, entry: &Entry, bytes_max: usize) -> Vec<u8> 
     for (at, field) in entry.fields.iter().enumerate() {
         let name = field.name.as_str();
         let came_before = |other: &Field| other.name == name;
-        if is_moved(name, entry) || entry.fields[..at].iter().any(came_before) {
+        if entry.fields[..at].iter().any(came_before) {
             continue;
         }
-        let same: Vec<&Field> = entry.fields[at..].iter().filter(|other| other.name == name).collect();
+        // Of one that an entry has several times the first value is moved, the others are not.
+        let moved = usize::from(is_moved(name, entry));
+        let same: Vec<&Field> = entry.fields[at..].iter().filter(|other| other.name == name).skip(moved).collect();
+        if same.is_empty() {
+            continue;
+        }
         let before = object.len();
         let cut: u64 = same.iter().map(|field| field.omitted).sum();
         let length: u64 = same.iter().map(|field| field.value.len() as u64).sum();
@@ -231,6 +236,13 @@ mod tests {
         let records = records(entry, true, record_bytes_max);
         assert!(records.iter().all(|record| record.len() <= record_bytes_max), "{records:?}");
         records.iter().map(|record| serde_json::from_slice(record).unwrap()).collect()
+    }
+
+    #[test]
+    fn of_a_field_that_comes_several_times_no_value_is_left_out() {
+        let entry = entry(&[("MESSAGE", b"one"), ("A", b"1"), ("MESSAGE", b"two"), ("A", b"2"), ("PRIORITY", b"3")]);
+        let expected = json!({ "level": 3, "message": "one", "MESSAGE": "two", "A": ["1", "2"] });
+        assert_eq!(objects(&entry, 4096), [expected]);
     }
 
     #[test]
