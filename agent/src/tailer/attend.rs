@@ -80,6 +80,7 @@ impl<F: Filesystem> Tailer<F> {
             source.deleted_at = now.mono;
             // Its generation has ended: what waits for a terminator waits in vain.
             source.flush_at = source.flush_at.map(|_| now.mono);
+            self.newly_gone.push(number);
         }
         if !source.short && source.archive.is_none() && self.was_rewritten(number, &stat) {
             self.truncated(number, before.size, now);

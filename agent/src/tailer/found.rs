@@ -246,6 +246,7 @@ impl<F: Filesystem> Tailer<F> {
         source.file = Some(file);
         source.parked = false;
         source.truncated = false;
+        source.gone_by = None;
         source.seen = Seen::default();
         source.path.clone_from(&found.path);
         if found.group.is_some() {
@@ -275,7 +276,19 @@ impl<F: Filesystem> Tailer<F> {
             self.by_key.remove(&key);
         }
         self.released(number, used_at);
+        self.newly_gone.push(number);
         self.arm(number, now.mono + super::pace::SETTLE);
+    }
+
+    /// Dates those that were seen to be gone in the turn before. Its own time does not do: a process may stand still
+    /// within a turn, and what it sees then is younger than the time at which the turn began.
+    pub(super) fn date_gone(&mut self, now: Now) {
+        for number in std::mem::take(&mut self.newly_gone) {
+            let source = self.sources.get_mut(&number);
+            if let Some(source) = source.filter(|source| matches!(source.presence, Presence::Gone { .. })) {
+                source.gone_by.get_or_insert(now.mono);
+            }
+        }
     }
 
     /// Paths that cannot be read now, with the reason.

@@ -96,6 +96,7 @@ impl<F: Filesystem> Tailer<F> {
         let (Some(file), Some(key)) = (source.file.take(), source.key.take()) else { return };
         let used_at = source.used_at.take();
         source.presence = Presence::Gone { since: now.mono };
+        self.newly_gone.push(number);
         source.kept_for = kept_for;
         source.truncated = true;
         source.seen.size = size_before;

@@ -247,6 +247,8 @@ pub struct Tailer<F: Filesystem> {
     tally: Tally,
     losses: Losses,
     unseen: Unseen,
+    /// Generations whose files were seen to be gone in this turn.
+    newly_gone: Vec<StreamNumber>,
     /// Until when some stream counts as quick.
     quick_until: Duration,
     unreadable: BTreeMap<PathBuf, Unreadable>,
@@ -323,6 +325,7 @@ impl<F: Filesystem> Tailer<F> {
             tally: Tally::default(),
             losses: Losses::default(),
             unseen: Unseen::default(),
+            newly_gone: Vec::new(),
             quick_until: Duration::ZERO,
             unreadable: BTreeMap::new(),
             archives: Archives::default(),
@@ -342,6 +345,7 @@ impl<F: Filesystem> Tailer<F> {
 
     /// Does a bounded amount of work; what is to be shipped is pushed to `out`. Returns when to come again at the latest.
     pub fn turn(&mut self, now: Now, hints: Vec<Hint>, out: &mut Vec<Errand>) -> Duration {
+        self.date_gone(now);
         self.take_hints(hints, now);
         self.tell_unseen(now);
         self.walk_on(now);
@@ -352,7 +356,7 @@ impl<F: Filesystem> Tailer<F> {
         self.checkpoint_when_due(now);
         out.append(&mut self.errands);
         let leaves_on = self.handover.has_room() && !self.handover.ready.is_empty();
-        if read_on || leaves_on {
+        if read_on || leaves_on || !self.newly_gone.is_empty() {
             return now.mono;
         }
         let timer = self.timers.first().map_or(Duration::MAX, |(at, _)| *at);

@@ -85,7 +85,7 @@ impl<F: Filesystem> Tailer<F> {
         let (Some(new), Some(known)) = (self.sources.get(&number), self.sources.get(&of)) else { return Verdict::Own };
         let is_network = new.key.is_some_and(|key| self.walk.memory.is_network(key.device));
         // Another machine's clock says nothing.
-        if !is_network && known.gone_at().is_some_and(|gone| born_after(new.birth_nano, gone, now)) {
+        if !is_network && known.gone_by.is_some_and(|gone| born_after(new.birth_nano, gone, now)) {
             return Verdict::Own;
         }
         let size = new.seen.size;

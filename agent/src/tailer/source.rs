@@ -123,6 +123,9 @@ pub(super) struct Source<H> {
     pub(super) kept: Vec<Parcel>,
     /// When it was seen to be deleted.
     pub(super) deleted_at: Duration,
+    /// A moment by which no copy of its file could be made any more; `None` while it is there, or gone since before this
+    /// run.
+    pub(super) gone_by: Option<Duration>,
     /// While it is handed over to the spool: how many of the cuts that are out the spool has.
     pub(super) spooled_cuts: Option<usize>,
     /// Encoded bytes of those, by first offset.
@@ -191,6 +194,7 @@ impl<H> Source<H> {
             paused_until: Duration::ZERO,
             kept: Vec::new(),
             deleted_at: Duration::ZERO,
+            gone_by: None,
             spooled_cuts: None,
             leaving_bytes: BTreeMap::new(),
             recalled_at: None,
@@ -246,16 +250,6 @@ impl<H> Source<H> {
         let pending = self.scanned.saturating_sub(self.progress.position().offset);
         let grown = self.unread().saturating_sub(pending);
         (pending > pace::PENDING_LONG && grown < pending / 4).then(|| self.visited_at + pace::LOOK_PENDING)
-    }
-
-    /// When its file was seen to be gone from where copies of it could be made; `None` while it is there, or gone since
-    /// before this run.
-    pub(super) fn gone_at(&self) -> Option<Duration> {
-        match self.presence {
-            _ if self.seen.deleted => Some(self.deleted_at),
-            Presence::Gone { since } if self.file.is_none() => Some(since),
-            Presence::Gone { .. } | Presence::InScope { .. } | Presence::Dormant => None,
-        }
     }
 
     pub(super) fn record(&self) -> Option<GenerationRecord> {
