@@ -256,16 +256,23 @@ fn a_file_that_was_born_after_one_like_it_was_gone_is_read_whole() {
 #[test]
 fn a_copy_that_was_made_while_the_agent_stood_still_within_a_turn_is_one() {
     let mut rig = Rig::new();
+    rig.kill();
+    rig.polling = false;
+    rig.start();
+    rig.run(SECOND);
     rig.files.append("/logs/a.log", lines("a", 0..60).as_bytes());
+    rig.turn(vec![Hint::Appeared("/logs/a.log".into())]);
     rig.run(2 * SECOND);
+    assert_eq!(rig.deliveries, 60);
     // SIGSTOP: by the turn's time, which was taken before, all of this is yet to come.
-    let later = rig.now.unix_nano + 5_000_000_000;
+    let later = rig.now.unix_nano + 4_000_000_000;
     rig.files.set_clock(i64::try_from(later).unwrap(), false);
     rig.files.copy("/logs/a.log", "/logs/copies/a.1");
     rig.files.truncate("/logs/a.log", 0);
     rig.files.append("/logs/a.log", lines("b", 0..5).as_bytes());
-    rig.turn(["/logs/a.log", "/logs/copies/a.1"].map(|path| Hint::Appeared(path.into())).to_vec());
+    rig.turn(vec![Hint::Changed("/logs/a.log".into())]);
     rig.pass(5 * SECOND);
+    rig.turn(vec![Hint::Appeared("/logs/copies/a.1".into())]);
     rig.run(20 * SECOND);
     assert_eq!((rig.deliveries, rig.streams()), (65, 2));
 }
