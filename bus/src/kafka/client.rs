@@ -187,22 +187,14 @@ impl Watch {
                     "the brokers refuse our credentials ({reason}): check `sasl` (mechanism, user, secret) and that the user exists there"
                 )
             }
-            RDKafkaErrorCode::SSL => {
-                format!(
-                    "TLS with the brokers fails ({reason}): check `tls` (ca, cert, key) and the names in the brokers' certificates"
-                )
-            }
+            RDKafkaErrorCode::SSL => tls_fails(reason),
             RDKafkaErrorCode::AllBrokersDown => {
                 let last = self.heard.lock().unwrap_or_else(PoisonError::into_inner).last.clone();
                 // Refused credentials say more than that nobody is left to talk to.
                 if self.conditions.trouble(&Source::Brokers).is_some() {
                     return;
                 }
-                let last = last.map_or_else(String::new, |last| format!(" ({last})"));
-                format!(
-                    "no broker of {} can be reached{last}: check `brokers`, the network, and whether the listener wants TLS or SASL",
-                    self.brokers
-                )
+                unreachable_brokers(&self.brokers, last.as_deref())
             }
             _ => return self.note(code, reason),
         };
@@ -225,10 +217,30 @@ impl Watch {
     }
 }
 
+fn tls_fails(reason: &str) -> String {
+    format!(
+        "TLS with the brokers fails ({reason}): check `tls` (ca, cert, key) and the names in the brokers' certificates"
+    )
+}
+
+/// What to say when no broker is left, by what a connection said last: that a certificate is not good is said of the
+/// connection before it is said of TLS, or after.
+fn unreachable_brokers(brokers: &str, last: Option<&str>) -> String {
+    if let Some(last) = last.filter(|last| last.contains(UNVERIFIED)) {
+        return tls_fails(last);
+    }
+    let last = last.map_or_else(String::new, |last| format!(" ({last})"));
+    format!(
+        "no broker of {brokers} can be reached{last}: check `brokers`, the network, and whether the listener wants TLS or SASL"
+    )
+}
+
+/// How librdkafka begins to say that it does not take a broker's certificate.
+const UNVERIFIED: &str = "certificate verify failed";
+
 /// Their words without what changes from try to try, so that a lasting trouble keeps its own, and without what only their
 /// programmers know: OpenSSL's codes, and advice on settings that are ours to make.
 fn plain(reason: &str) -> String {
-    const UNVERIFIED: &str = "certificate verify failed";
     let steady = reason.split(" (after ").next().unwrap_or(reason).trim();
     let mut words = match steady.split_once(UNVERIFIED) {
         Some((before, _)) => format!(
@@ -272,6 +284,14 @@ impl ConsumerContext for Watch {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_good_is_a_matter_of_tls_whatever_is_said_first() {
+        let words = unreachable_brokers("b:1", Some("ssl://b:1/bootstrap: certificate verify failed: it has expired"));
+        assert!(words.contains("TLS") && words.contains("it has expired") && words.contains("check `tls`"), "{words}");
+        let words = unreachable_brokers("b:1", Some("b:1/bootstrap: Connection refused"));
+        assert!(words.contains("no broker of b:1") && words.contains("refused") && words.contains("check `brokers`"));
+    }
 
     #[test]
     fn a_lasting_trouble_keeps_its_words() {
