@@ -184,7 +184,9 @@ async fn a_gateway_that_refuses_with_a_delay_is_left_alone_for_so_long() {
         gateways[1].drain(1, 2000);
         until("another session", || gateways[1].sessions() > sessions).await;
     }
-    assert!(gateways[0].refusals() <= 1, "asked {} times", gateways[0].refusals());
+    // A search that is not over by the deadline of the drain begins anew, and what was asked meanwhile is not heard. Not
+    // left alone, it would be asked first in every other round.
+    assert!(gateways[0].refusals() <= 3, "asked {} times", gateways[0].refusals());
     agent.stop().await;
 }
 
