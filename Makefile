@@ -56,15 +56,16 @@ up: setup ## Build, and run the whole pipeline on living sample logs
 # All programs that test something. Examples are compiled by the lints alone.
 TESTS := $(CARGO) test --locked --workspace $(FAULTS)
 
-# Scenarios wait more than they compute: four at a time, even on two cores, and the lints beside them with what the tests
-# leave of the machine. They begin a little later, for cargo builds for one at a time and the tests come first.
+# Scenarios wait more than they compute: three at a time even on two cores (with four, servers that start at once starve),
+# and the lints beside them with what the tests leave of the machine. They begin a little later, for cargo builds for one at
+# a time and the tests come first.
 .PHONY: test
 test: setup ## Everything that CI runs
 	$(CARGO) fmt --all --check
 	$(TESTS) --tests --no-run
 	@mkdir -p target; set -m; { sleep 20; nice -n 19 $(MAKE) --no-print-directory lint; } >target/lint.log 2>&1 & lint=$$!; set +m; \
 	trap 'kill -- -$$lint 2>/dev/null || true' EXIT; \
-	$(TESTS) --tests -- --test-threads=4; \
+	$(TESTS) --tests -- --test-threads=3; \
 	$(TESTS) --doc; \
 	wait $$lint && said=0 || said=$$?; cat target/lint.log; exit $$said
 
