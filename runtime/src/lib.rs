@@ -2,8 +2,9 @@
 //!
 //! Owns what makes a process a good citizen and knows nothing of logs: strict configuration ([`config`]), ordered
 //! stopping ([`shutdown`], [`process`]), retry pacing ([`backoff`]), memory admission ([`budget`]), and being seen
-//! ([`health`], [`status`], [`telemetry`], [`admin`], [`terminal`]). It does not own any service's settings, queues or tasks: those
-//! live with the service that needs them. What two services merely happen to need is not a reason to put it here.
+//! ([`health`], [`status`], [`telemetry`], [`admin`], [`terminal`]). It does not own any service's settings, queues or
+//! tasks: those live with the service that needs them. What two services merely happen to need is not a reason to put it
+//! here.
 
 pub mod admin;
 pub mod backoff;
