@@ -66,9 +66,11 @@ impl Config {
     pub fn read_standalone(root: &Root) -> Self {
         let config = Self::read(root);
         let section = root.section("gateway");
-        section.require("tls", config.tls.as_ref());
+        if config.tls.is_none() {
+            section.require_table("tls", "`tls = { cert = \"…\", key = \"…\", ca = \"…\" }` in [gateway]");
+        }
         if config.policy.is_empty() {
-            section.require::<()>("policy", None);
+            section.require_table("policy", "`[[gateway.policy]]` with `identity`, `tenant` and `topics` below it");
         }
         config
     }

@@ -121,8 +121,13 @@ fn in_fields(line: &[u8]) -> Option<Level> {
     while let Some(at) = memchr2(b'=', b'"', &line[from..]).map(|at| from + at) {
         if line[at] == b'"' {
             let opens = at == 0 || matches!(line[at - 1], b'=' | b' ' | b'\t');
-            // One that is never closed is a mark of inches, or the like.
-            from = string_end(line, at + 1).filter(|_| opens).unwrap_or(at) + 1;
+            let end = string_end(line, at + 1).filter(|_| opens);
+            if end.is_none() && at > 0 && line[at - 1] == b'=' {
+                // A value whose end is not looked at holds all that is left.
+                return None;
+            }
+            // Another one that is never closed is a mark of inches, or the like.
+            from = end.unwrap_or(at) + 1;
             continue;
         }
         let key = line[..at].rsplit(|byte| *byte == b' ' || *byte == b'\t').next().unwrap_or_default();
@@ -321,6 +326,8 @@ mod tests {
         ] {
             assert_eq!(find(line.as_bytes()), None, "{line}");
         }
+        let long = format!("msg=\"{} level=debug {}\" level=error", "x".repeat(500), "x".repeat(FIELDS_BYTES));
+        assert_eq!(find(long.as_bytes()), None, "a quoted text that is not looked at to its end");
         assert_eq!(find(b"\xff\xfe ERROR \xff"), Some(Error), "bytes that are no text are in nobody's way");
     }
 }

@@ -200,9 +200,9 @@ impl<F: Filesystem> Tailer<F> {
             self.heads.insert(head, number);
             source.head = head;
             // Without it a copy that is made after a kill would be a stranger until the next checkpoint.
-            if !was_known && usize::from(head.length) >= RESEMBLANCE_BYTES_MIN && source.logged {
-                source.logged = false;
-                self.log_generation(number);
+            let is_known = usize::from(head.length) >= RESEMBLANCE_BYTES_MIN;
+            if let Some(record) = source.record().filter(|_| !was_known && is_known && source.logged) {
+                self.append(&[Fact::Generation(record)]);
             }
         }
     }
