@@ -1,6 +1,7 @@
 //! The whole configuration while it is being read.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,11 +68,24 @@ impl Root {
         self
     }
 
-    /// Lays this process's environment over the file. A variable that is not UTF-8 cannot be a setting and is passed by.
+    /// Lays this process's environment over the file.
     #[must_use]
     pub fn process_env(self) -> Root {
-        let variables = std::env::vars_os();
-        self.env(variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+        self.env_os(std::env::vars_os())
+    }
+
+    /// Lays an environment over the file whose variables need not be UTF-8. A setting that is not is a fault.
+    #[must_use]
+    pub fn env_os(self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Root {
+        for (name, value) in variables {
+            let (name, mut state) = (name.to_string_lossy().into_owned(), self.state.borrow_mut());
+            if let Ok(value) = value.into_string() {
+                state.env.insert(name, value);
+            } else {
+                state.env_garbled.insert(name);
+            }
+        }
+        self
     }
 
     /// Names variables with our prefix that are no settings (`LOGMESH_FAULTS`); `LOGMESH_LOG` is known without.

@@ -125,8 +125,9 @@ impl Section {
                 .map_err(|error| format!("the file \"{name}\" cannot be read: {error}"))?;
             (without_line_end(text), Some(PathBuf::from(name)))
         } else {
-            let value = self.state.borrow().env.get(name).cloned();
-            (value.ok_or_else(|| format!("the variable {name} is not set"))?, None)
+            let state = self.state.borrow();
+            let wrong = if state.env_garbled.contains(name) { "UTF-8" } else { "set" };
+            (state.env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not {wrong}"))?, None)
         };
         if value.is_empty() {
             return Err(format!("the {} {name} is empty", if part == "file" { "file" } else { "variable" }));

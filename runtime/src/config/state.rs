@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) origin: Arc<str>,
     /// The whole environment that was handed in: overrides by their prefix, and what secrets refer to.
     pub(super) env: BTreeMap<String, String>,
+    /// Variables whose values are not UTF-8.
+    pub(super) env_garbled: BTreeSet<String>,
     /// Variables with our prefix that are no setting.
     pub(super) env_reserved: BTreeSet<String>,
     /// Sections that belong to another process and are not looked into.
@@ -39,6 +41,7 @@ impl State {
         State {
             origin,
             env: BTreeMap::new(),
+            env_garbled: BTreeSet::new(),
             env_reserved: BTreeSet::from(["LOGMESH_LOG".to_owned()]),
             left: BTreeSet::new(),
             flags: BTreeMap::new(),
@@ -73,10 +76,11 @@ impl State {
         }
     }
 
-    /// Notes everything that was written and that nobody asked for.
+    /// Notes everything that was written and that nobody asked for, or could read.
     pub(super) fn fault_unknown(&mut self, root: &Table) {
         self.fault_unknown_keys(root, "");
         self.fault_unknown_variables();
+        self.fault_garbled_variables();
         self.fault_unknown_flags();
     }
 
@@ -123,7 +127,7 @@ impl State {
 
     fn fault_unknown_variables(&mut self) {
         let left: Vec<String> = self.left.iter().map(|section| env_name(section, "")).collect();
-        let ours = self.env.keys().filter(|name| name.starts_with(ENV_PREFIX));
+        let ours = self.env.keys().chain(&self.env_garbled).filter(|name| name.starts_with(ENV_PREFIX));
         let unknown: Vec<String> = ours
             .filter(|name| !self.env_asked.contains(*name) && !self.env_reserved.contains(*name))
             .filter(|name| !left.iter().any(|prefix| name.starts_with(prefix)))
@@ -137,6 +141,14 @@ impl State {
             };
             let place = Place::of(&Arc::from(name.as_str()));
             self.fault(&place, &name, "unknown environment variable".to_owned(), cure);
+        }
+    }
+
+    fn fault_garbled_variables(&mut self) {
+        let garbled: Vec<String> = self.env_garbled.intersection(&self.env_asked).cloned().collect();
+        for name in garbled {
+            let place = Place::of(&Arc::from(name.as_str()));
+            self.fault(&place, &name, "its value is not UTF-8".to_owned(), "write it in UTF-8, or unset it".to_owned());
         }
     }
 

@@ -1,4 +1,6 @@
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -231,6 +233,32 @@ fn a_service_may_note_its_own_fault_at_a_key() {
         agent.fault("high", "is below `low`", "raise it");
     }
     assert_eq!(faults(root), "logmesh.toml:3:8: agent.high: is below `low`; raise it");
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_a_fault_where_it_would_be_a_setting() {
+    let garbled = || OsString::from_vec(b"caf\xe9".to_vec());
+    let root = root("[index]\na = { env = \"ES_KEY\" }\n").env_os([
+        ("ES_KEY".into(), garbled()),
+        ("LOGMESH_AGENT_NAME".into(), garbled()),
+        ("LOGMESH_AGENT_NAEM".into(), garbled()),
+        (OsString::from_vec(b"LOGMESH_AGENT_NAM\xe9".to_vec()), "x".into()),
+        ("LOGMESH_BUS_KIND".into(), garbled()),
+        ("PWD".into(), garbled()),
+    ]);
+    let root = root.leave(&["bus"]);
+    read_agent(&root);
+    root.section("index").secret("a");
+    let text = faults(root);
+    for line in [
+        "logmesh.toml:2:5: index.a: the variable ES_KEY is not UTF-8",
+        "LOGMESH_AGENT_NAME: its value is not UTF-8; write it in UTF-8, or unset it",
+        "LOGMESH_AGENT_NAEM: unknown environment variable; did you mean LOGMESH_AGENT_NAME?",
+        "LOGMESH_AGENT_NAM\u{fffd}: unknown environment variable; did you mean LOGMESH_AGENT_NAME?",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} not in:\n{text}");
+    }
+    assert_eq!(text.lines().count(), 4, "{text}");
 }
 
 #[test]
