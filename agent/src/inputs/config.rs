@@ -146,6 +146,30 @@ impl Kind {
             Self::Command(_) => "command",
         }
     }
+
+    /// Where it listens.
+    fn listens(&self) -> &[Listen] {
+        match self {
+            Self::Syslog(syslog) => &syslog.listen,
+            Self::Stdin(_) | Self::Journald(_) | Self::Command(_) => &[],
+        }
+    }
+}
+
+impl Listen {
+    /// Whether the two cannot listen at a time. Port 0 is another port each time.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Udp(one), Self::Udp(two)) | (Self::Tcp(one) | Self::Tls(one), Self::Tcp(two) | Self::Tls(two)) => {
+                one == two && one.port() != 0
+            }
+            (Self::Unix(one) | Self::Unixgram(one), Self::Unix(two) | Self::Unixgram(two)) => one == two,
+            (
+                Self::Udp(_) | Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Unixgram(_),
+                Self::Udp(_) | Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Unixgram(_),
+            ) => false,
+        }
+    }
 }
 
 impl FromStr for Listen {
@@ -198,6 +222,14 @@ pub(crate) fn read_inputs(sections: &[Section]) -> Vec<InputConfig> {
         if inputs.iter().any(second) {
             section.fault("kind", "standard input is read by another input already", "keep one of the two");
         }
+        for address in input.kind.listens() {
+            if let Some(known) =
+                inputs.iter().find(|known| known.kind.listens().iter().any(|taken| taken.meets(address)))
+            {
+                let what = format!("the input `{}` listens where `{address}` would", known.name);
+                section.fault("listen", what, "listen elsewhere, or keep one of the two");
+            }
+        }
         inputs.push(input);
     }
     inputs
@@ -247,8 +279,8 @@ fn read_syslog(section: &Section) -> SyslogConfig {
     let mut listen: Vec<Listen> = Vec::with_capacity(texts.len());
     for text in &texts {
         match text.parse() {
-            Ok(address) if listen.contains(&address) => {
-                section.fault("listen", format!("`{text}` is there twice"), "write it once");
+            Ok(address) if listen.iter().any(|taken| taken.meets(&address)) => {
+                section.fault("listen", format!("`{text}` is where another one of them listens"), "write it once");
             }
             Ok(address) => listen.push(address),
             Err(why) => section.fault("listen", format!("`{text}` is no address to listen on: {why}"), CURE),
@@ -378,12 +410,31 @@ mod tests {
             ("kind = \"stdin\"\nmultiline = \"jawa\"", ["logmesh.toml:3", "`jawa`", "java, python"]),
             ("kind = \"stdin\"\nlisten = [\"udp://[::]:1\"]", ["logmesh.toml:3", "listen", "unknown"]),
             ("kind = \"stdin\"\n[[agent.inputs]]\nkind = \"stdin\"", ["logmesh.toml:4", "standard input", "name"]),
+            (
+                "kind = \"syslog\"\nlisten = [\"unix:///run/a\", \"unixgram:///run/a\"]",
+                ["logmesh.toml:3", "`unixgram:///run/a`", "write it once"],
+            ),
+            (
+                "kind = \"syslog\"\nlisten = [\"tcp://[::]:601\"]\n[[agent.inputs]]\nname = \"b\"\nkind = \"syslog\"\n\
+                 listen = [\"udp://[::]:601\", \"tls://[::]:601\"]\ntls = { cert = \"c\", key = \"k\" }",
+                ["logmesh.toml:7", "`syslog` listens where `tls://[::]:601` would", "elsewhere"],
+            ),
         ] {
             let faults = read(&format!("[[agent.inputs]]\n{keys}\n")).unwrap_err();
             for part in parts {
                 assert!(faults.contains(part), "{keys}: {part:?} is not in\n{faults}");
             }
         }
+    }
+
+    #[test]
+    fn listeners_on_any_free_port_are_never_in_each_others_way() {
+        let input = |name| {
+            format!(
+                "[[agent.inputs]]\nname = \"{name}\"\nkind = \"syslog\"\nlisten = [\"tcp://[::]:0\", \"tcp://[::]:0\"]\n"
+            )
+        };
+        assert_eq!(read(&(input("a") + &input("b"))).unwrap().len(), 2);
     }
 
     #[test]
