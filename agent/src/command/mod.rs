@@ -20,7 +20,7 @@ use logmesh_runtime::{
 
 pub use state::State;
 
-use crate::{Agent, Config, ship::look::look};
+use crate::{Agent, Config, inputs, ship::look::look};
 
 /// What an agent is told on the command line.
 #[derive(Clone, Debug, Args)]
@@ -73,12 +73,14 @@ impl Service for AgentService {
     }
 
     async fn look(&self) -> Vec<Finding> {
-        match self.0.tls.clone().map(TlsSource::load) {
+        let mut findings = match self.0.tls.clone().map(TlsSource::load) {
             Some(Ok(tls)) => look(&self.0.gateways, &tls).await,
             Some(Err(error)) => vec![Finding::new("certificates", Verdict::Bad, error.to_string())],
             // Reading the configuration has said so.
             None => Vec::new(),
-        }
+        };
+        findings.extend(inputs::look(&self.0.inputs));
+        findings
     }
 
     fn admin(&self) -> (SocketAddr, Option<Secret>) {

@@ -14,6 +14,7 @@ mod config;
 pub mod intake;
 mod journald;
 mod lines;
+mod look;
 mod metrics;
 mod outlet;
 mod standing;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use config::read_inputs;
 pub use config::{CommandConfig, InputConfig, JournaldConfig, Kind, Listen, Runs, SyslogConfig, SyslogTls};
+pub(crate) use look::look;
 
 use self::{
     command::CommandInput, intake::Intake, journald::JournaldInput, outlet::Outlet, standing::Part, syslog::SyslogInput,

@@ -28,7 +28,8 @@ use super::{
 use datagrams::{Datagrams, Socket};
 use local::LocalSocket;
 use streams::{Acceptor, Streams};
-use tls::{TlsError, TlsFiles};
+use tls::TlsError;
+pub(super) use tls::TlsFiles;
 
 /// Most that is still read after the wish to stop, of each socket: what senders had handed over by then.
 const LEFTOVER_BYTES_MAX: usize = 4 * 1024 * 1024;

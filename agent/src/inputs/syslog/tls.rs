@@ -27,7 +27,7 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct TlsFiles {
+pub(in crate::inputs) struct TlsFiles {
     files: SyslogTls,
     loaded: Mutex<Loaded>,
 }
@@ -43,7 +43,7 @@ struct Loaded {
 
 /// Why certificates cannot be used.
 #[derive(Debug, Error)]
-pub(super) enum TlsError {
+pub(in crate::inputs) enum TlsError {
     #[error("{} cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} has no {wanted} that can be read: {fault}; write it in PEM", path.display())]
@@ -57,7 +57,7 @@ pub(super) enum TlsError {
 }
 
 impl TlsFiles {
-    pub(super) fn load(files: SyslogTls) -> Result<Self, TlsError> {
+    pub(in crate::inputs) fn load(files: SyslogTls) -> Result<Self, TlsError> {
         let marks = marks(&files);
         let config = Arc::new(read(&files)?);
         Ok(Self { files, loaded: Mutex::new(Loaded { config, marks, looked: Instant::now(), fault: None }) })
