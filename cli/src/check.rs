@@ -9,6 +9,7 @@ use logmesh_processor::command::ProcessorService;
 use logmesh_runtime::{
     config::{Faults, Root},
     finding::{Finding, Verdict},
+    process,
     service::{self, Service},
     shutdown::Exit,
 };
@@ -80,7 +81,7 @@ impl Check {
         let (service, _) = service::read::<S>(root)?;
         let mut findings = Vec::new();
         if let Err(error) = service.verify() {
-            findings.push(Finding::new("files", Verdict::Bad, format!("{error:#}")));
+            findings.push(Finding::new("files", Verdict::Bad, process::chain(error.as_ref())));
         } else if self.connect {
             match tokio::runtime::Runtime::new() {
                 Ok(runtime) => findings.extend(runtime.block_on(service.look())),

@@ -18,7 +18,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use logmesh_runtime::shutdown::Exit;
+use logmesh_runtime::{process, shutdown::Exit};
 
 /// Version and, where the build was told, the git revision.
 pub(crate) const VERSION: &str = match option_env!("LOGMESH_VERSION") {
@@ -78,7 +78,7 @@ fn said(result: anyhow::Result<()>) -> Exit {
         Ok(()) => Exit::Clean,
         Err(error) if is_closed_pipe(&error) => Exit::Clean,
         Err(error) => {
-            eprintln!("logmesh: {error:#}");
+            eprintln!("logmesh: {}", process::chain(error.as_ref()));
             if error.is::<client::UsageError>() { Exit::Usage } else { Exit::Failed }
         }
     }

@@ -125,6 +125,19 @@ fn a_check_for_a_role_knows_what_that_process_needs() {
 }
 
 #[test]
+fn a_check_says_what_is_wrong_with_a_file_once() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let file = scratch.path().join("agent.toml");
+    let files = ["cert", "key", "ca"].map(|name| format!("{name} = {:?}", scratch.path().join(name)));
+    let agent = format!("[agent]\ngateways = [\"gw1:4417\"]\ntls = {{ {} }}\n", files.join(", "));
+    fs::write(&file, agent + "[[agent.files]]\ninclude = [\"/var/log/*.log\"]\n").expect("written");
+    let checked = logmesh(&["check", "--config", text(&file), "--role", "agent"]);
+    assert_eq!(checked.status.code(), Some(1), "{}", err(&checked));
+    assert_eq!(out(&checked).matches("No such file").count(), 1, "{}", out(&checked));
+    assert!(out(&checked).contains("check that the path is right"), "{}", out(&checked));
+}
+
+#[test]
 fn searching_where_nothing_runs_says_what_to_do() {
     let scratch = tempfile::tempdir().expect("scratch");
     let output = logmesh(&["search", "error", "--data", text(scratch.path())]);

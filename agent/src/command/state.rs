@@ -43,7 +43,7 @@ impl State {
         let memory = match Memory::look(&data_dir) {
             Ok(memory) => memory,
             Err(error) => {
-                eprintln!("{name}: {error:#}");
+                eprintln!("{name}: {}", process::chain(error.as_ref()));
                 return Exit::Failed.into();
             }
         };
