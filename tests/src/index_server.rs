@@ -3,7 +3,7 @@
 //! The rig's calls block: they are made where tokio knows of it, so that scenarios need two workers.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use logmesh_rig::{Credentials, SearchServer};
@@ -95,6 +95,28 @@ pub async fn wait_for_count(server: &SearchServer, tenant: &str, wanted: u64, de
             Ok(found) if found == wanted => Look::Holds(()),
             Ok(found) => Look::NotYet(format!("{found} documents")),
             Err(error) => Look::NotYet(format!("{error:#}")),
+        })
+    })
+    .await
+}
+
+/// Waits until every request to write that the server is at work on by now has ended. A block lets those through that had
+/// passed before it.
+///
+/// # Errors
+///
+/// When the server does not answer, or is at work for too long.
+pub async fn wait_for_writes_under_way(server: &SearchServer) -> Result<()> {
+    let begun = Instant::now();
+    wait_until("what was under way is written", Duration::from_secs(60), async || {
+        let age = begun.elapsed().as_nanos();
+        let tasks = must(server, "GET", "/_tasks?actions=indices:data/write/*&group_by=none", &Value::Null)?;
+        let tasks = tasks["tasks"].as_array().context("an answer without tasks")?;
+        let is_older =
+            |task: &&Value| task["running_time_in_nanos"].as_u64().is_none_or(|nanos| u128::from(nanos) > age);
+        Ok(match tasks.iter().filter(is_older).count() {
+            0 => Look::Holds(()),
+            count => Look::NotYet(format!("{count} requests")),
         })
     })
     .await

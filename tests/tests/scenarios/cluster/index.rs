@@ -53,6 +53,7 @@ async fn a_server_that_stops_restarts_and_blocks_costs_nothing_but_time() {
         let indices = format!("/logmesh-{}-*/_settings", cluster.tenant());
         let block = json!({ "index.blocks.read_only_allow_delete": true });
         index_server::must(&server, "PUT", &indices, &block)?;
+        index_server::wait_for_writes_under_way(&server).await?;
         let blocked = Instant::now();
         let before = index_server::count(&server, cluster.tenant())?;
         holds_for(
