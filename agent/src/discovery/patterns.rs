@@ -8,8 +8,6 @@ use std::{
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use thiserror::Error;
 
-use super::scan::DEPTH_MAX;
-
 /// A pattern that cannot be read.
 #[derive(Debug, Error)]
 #[error("`{pattern}` is no pattern: {reason}")]
@@ -142,7 +140,7 @@ impl Patterns {
         let roots = self.groups.iter().flat_map(|group| &group.roots);
         let below = roots.filter_map(|(root, depth)| {
             let levels = directory.strip_prefix(root).ok()?.components().count();
-            (*depth).min(DEPTH_MAX).checked_sub(levels).filter(|left| *left > 0)
+            depth.checked_sub(levels).filter(|left| *left > 0)
         });
         below.max()
     }
@@ -188,7 +186,7 @@ mod tests {
             ("/var/log/a", Some(2)),
             ("/var/log/a/b", Some(1)),
             ("/var/log/a/b/c", None),
-            ("/srv/a", Some(DEPTH_MAX - 1)),
+            ("/srv/a", Some(usize::MAX - 1)),
             ("/one", Some(1)),
             ("/elsewhere", None),
         ] {

@@ -4,7 +4,8 @@
 //! is not listed again ([`Memory`]); the names in it that matter are looked at all the same, for a file that grows does
 //! not change its directory.
 //!
-//! Bounds: the way through the tree is kept as the names of the directories beside it, shared with the memory; only names
+//! Bounds: a tree is walked as deep as paths reach (`PATH_MAX`), and what is deeper is told as any other path that cannot be
+//! looked at. The way through the tree is kept as the names of the directories beside it, shared with the memory; only names
 //! that matter are kept, never all those of a large directory.
 
 use std::{
@@ -24,8 +25,6 @@ use crate::{
     filesystem::{Entry, FileStat, Filesystem, Kind},
 };
 
-/// Deepest directory below a root that is looked into.
-pub(super) const DEPTH_MAX: usize = 64;
 /// Names looked at in one step.
 const NAMES_MAX: usize = 64;
 /// Names that cost as much to list as one stat.
@@ -158,8 +157,7 @@ impl Scan {
     /// A walk over some directories, each with the levels of names that are looked at below it.
     #[must_use]
     pub fn over(directories: impl IntoIterator<Item = (PathBuf, usize)>) -> Self {
-        let ahead =
-            |(path, depth): (PathBuf, usize)| Ahead { path, depth: depth.min(DEPTH_MAX), trail: Trail::default() };
+        let ahead = |(path, depth)| Ahead { path, depth, trail: Trail::default() };
         let roots = directories.into_iter().map(ahead).collect();
         Self { roots, beside: Vec::new(), linked: Vec::new(), entered: None, walked: HashMap::new() }
     }

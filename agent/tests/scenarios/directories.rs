@@ -1,10 +1,13 @@
 //! Directories that links lead to, and names that cannot be looked at.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::symlink,
+    path::Path,
     time::{Duration, Instant},
 };
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 
 use crate::rig::{Line, Scene, Writer, poll};
 
@@ -67,6 +70,37 @@ async fn a_directory_in_scope_is_read_although_links_out_of_scope_lead_to_it() {
     let agent = scene.start();
     scene.wait_for_count(lines.len());
     require_hints(&scene, "one/logs", &mut lines);
+    scene.finish(agent, &lines);
+}
+
+/// Makes directories below one another, further than any path reaches; the first lies in `above`.
+fn make_deep(above: &Path, levels: usize) {
+    let name = "d".repeat(200);
+    let mut directory = File::open(above).unwrap();
+    for _ in 0..levels {
+        mkdirat(&directory, name.as_str(), Mode::RWXU).unwrap();
+        directory =
+            openat(&directory, name.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap().into();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_is_read_as_deep_as_paths_reach_and_what_lies_deeper_is_told() {
+    let scene = Scene::new(&["**/*.log"]).await;
+    let deep = "d/".repeat(500);
+    fs::create_dir_all(scene.log(&deep)).unwrap();
+    make_deep(&scene.log("."), 30);
+    let mut lines = Vec::new();
+    for path in [format!("{deep}deep.log"), "z.log".to_owned()] {
+        let mut writer = Writer::create(&scene.log(path));
+        writer.write(10);
+        lines.extend(writer.lines);
+    }
+    let agent = scene.start();
+    scene.wait_for_count(lines.len());
+    let status = Scene::wait_for(&agent, "what is too deep is told", |status| !status.unreadable().is_empty());
+    assert!(status.0.to_string().contains("File name too long"), "{:#}", status.0);
+    require_hints(&scene, &deep, &mut lines);
     scene.finish(agent, &lines);
 }
 
