@@ -84,15 +84,25 @@ impl Encoding {
         }
     }
 
-    /// Whether a record may not end behind these bytes, for it would part a character.
-    pub(super) fn parts(self, piece: &[u8]) -> bool {
-        let Some((_, &last)) = piece.split_last_chunk::<2>() else { return false };
-        let unit = match self {
-            Self::Utf8 | Self::Latin1 => return false,
-            Self::Utf16 | Self::Utf16Le => u16::from_le_bytes(last),
-            Self::Utf16Be => u16::from_be_bytes(last),
+    /// Bytes at the end of a piece of text that begin a character which goes on behind it.
+    pub(super) fn parted(self, piece: &[u8]) -> usize {
+        let from_unit: fn([u8; 2]) -> u16 = match self {
+            Self::Latin1 => return 0,
+            Self::Utf8 => return parted_utf8(piece),
+            Self::Utf16 | Self::Utf16Le => u16::from_le_bytes,
+            Self::Utf16Be => u16::from_be_bytes,
         };
-        (0xd800..0xdc00).contains(&unit)
+        let is_lead = |last: &[u8; 2]| (0xd800..0xdc00).contains(&from_unit(*last));
+        if piece.last_chunk().is_some_and(is_lead) { 2 } else { 0 }
+    }
+
+    /// How much of a piece that is as long as a record may be goes into one, so that no character is parted.
+    pub(super) fn whole(self, piece: &[u8]) -> usize {
+        match piece.len() - self.parted(piece) {
+            // It has no room for a character.
+            0 => piece.len(),
+            whole => whole,
+        }
     }
 
     /// Text as it stands in a file.
@@ -129,5 +139,16 @@ impl Encoding {
             text.push(char::REPLACEMENT_CHARACTER);
         }
         (Cow::Owned(text.into_bytes()), replaced)
+    }
+}
+
+fn parted_utf8(piece: &[u8]) -> usize {
+    // A character has four bytes at most, and only its first is none of those that go on.
+    let last = &piece[piece.len().saturating_sub(3)..];
+    let Some(first) = last.iter().rposition(|byte| byte & 0xc0 != 0x80) else { return 0 };
+    let character = &last[first..];
+    match str::from_utf8(character) {
+        Err(error) if error.error_len().is_none() => character.len(),
+        Ok(_) | Err(_) => 0,
     }
 }

@@ -3,7 +3,7 @@
 use logmesh_proto::RecordsBuilder;
 use memchr::memchr;
 
-use super::{At, Beginning, Cutter, Flush, Piece, Start};
+use super::{At, Beginning, Cutter, Encoding, Flush, Piece, Start};
 
 /// See the module.
 pub(super) struct Plain;
@@ -27,7 +27,10 @@ impl Cutter for Plain {
     }
 
     fn next(&self, rest: &[u8], _continued: bool, flush: Flush, record_bytes_max: usize) -> Option<Piece> {
-        let split = Piece { body: record_bytes_max, source: record_bytes_max, end: Start::Split, split: true };
+        let too_long = || {
+            let body = Encoding::Utf8.whole(&rest[..record_bytes_max]);
+            Some(Piece { body, source: body, end: Start::Split, split: true })
+        };
         // A body of the greatest length and CRLF: whatever has no LF in there is too long for one record.
         let window = &rest[..rest.len().min(record_bytes_max + 2)];
         if let Some(length) = memchr(b'\n', window) {
@@ -35,19 +38,24 @@ impl Cutter for Plain {
             if body <= record_bytes_max {
                 return Some(Piece { body, source: length + 1, end: Start::Fresh, split: false });
             }
-            return Some(split);
+            return too_long();
         }
         if window.len() == record_bytes_max + 2 {
-            return Some(split);
+            return too_long();
         }
         if flush == Flush::Wait || rest.is_empty() {
             return None;
         }
-        // A CR at the end is half a terminator, most likely: it is left where it is, to be swallowed with its LF.
-        let half = flush == Flush::Idle && rest.ends_with(b"\r");
-        let body = rest.len() - usize::from(half);
+        // A CR at the end is half a terminator, most likely: it is left where it is, to be swallowed with its LF. So is half
+        // a character, as a writer leaves it that writes whenever its buffer is full.
+        let half = match (flush, rest) {
+            (Flush::Idle, [.., b'\r']) => 1,
+            (Flush::Idle, _) => Encoding::Utf8.parted(rest),
+            (Flush::Wait | Flush::End, _) => 0,
+        };
+        let body = rest.len() - half;
         if body > record_bytes_max {
-            return Some(split);
+            return too_long();
         }
         (body > 0).then_some(Piece { body, source: body, end: Start::Unterminated, split: false })
     }

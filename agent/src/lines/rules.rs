@@ -45,14 +45,11 @@ impl Rules {
     /// Bytes at the end that a flush leaves: they may be half a terminator or half a character.
     fn half(&self, rest: &[u8]) -> usize {
         let half = self.delimiter.half(rest);
-        let parts = self.encoding.parts(&rest[..rest.len() - half]);
-        half + if parts { self.encoding.unit() } else { 0 }
+        half + self.encoding.parted(&rest[..rest.len() - half])
     }
 
     fn too_long(&self, window: &[u8], source_max: usize) -> Piece {
-        let unit = self.encoding.unit();
-        let parts = source_max > unit && self.encoding.parts(&window[..source_max]);
-        let body = source_max - if parts { unit } else { 0 };
+        let body = self.encoding.whole(&window[..source_max]);
         Piece { body, source: body, end: Start::Split, split: true }
     }
 

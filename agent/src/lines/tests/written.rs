@@ -80,12 +80,39 @@ fn what_is_no_text_is_replaced_and_counted() {
 
 #[test]
 fn a_split_parts_no_character_and_no_body_is_longer_than_it_may_be() {
-    let content = utf16(&format!("{}\n", "x🙂".repeat(100)), false);
-    let limits = CutLimits { record_bytes_max: 20, ..WIDE };
-    let (arrived, _) = run_by(&encoded(Encoding::Utf16Le), &limits, &content, &[(content.len(), Flush::End)]);
-    let bodies: Vec<_> = arrived.into_iter().map(|(_, body)| String::from_utf8(body).unwrap()).collect();
-    assert!(bodies.iter().all(|body| body.len() <= 20 && !body.contains('\u{fffd}')), "{bodies:?}");
-    assert_eq!(bodies.concat(), "x🙂".repeat(100));
+    let text = format!("{}\n", "x🙂".repeat(100));
+    for (encoding, content) in [(Encoding::Utf16Le, utf16(&text, false)), (Encoding::Utf8, text.clone().into_bytes())] {
+        let limits = CutLimits { record_bytes_max: 21, ..WIDE };
+        let (arrived, _) = run_by(&encoded(encoding), &limits, &content, &[(content.len(), Flush::End)]);
+        let bodies: Vec<_> = arrived.into_iter().map(|(_, body)| String::from_utf8(body).unwrap()).collect();
+        assert!(bodies.iter().all(|body| body.len() <= 21 && !body.contains('\u{fffd}')), "{bodies:?}");
+        assert_eq!(bodies.concat(), "x🙂".repeat(100));
+    }
+}
+
+#[test]
+fn a_flush_leaves_half_a_character_where_it_is_until_nothing_more_can_come() {
+    let content = "ab🙂\n".as_bytes();
+    let whole = [(0, b"ab".to_vec()), (2, "🙂".into())];
+    for half in 3..=5 {
+        let (arrived, marks) = run_by(
+            &Framing::default(),
+            &WIDE,
+            content,
+            &[(half, Flush::Idle), (half, Flush::Idle), (content.len(), Flush::Wait)],
+        );
+        assert_eq!((&arrived[..], marks[1]), (&whole[..], (2, Flags::FIRST_CONTINUED)), "{half} bytes");
+        let cut_off = run(&content[..half], &[(half, Flush::Idle), (half, Flush::End)]);
+        assert_eq!(cut_off, [(0, b"ab".to_vec()), (2, content[2..half].into())], "{half} bytes");
+    }
+}
+
+#[test]
+fn what_is_no_utf_8_is_split_where_the_limit_is() {
+    for content in [[0xff; 40], [0x80; 40]] {
+        let lengths: Vec<_> = bodies(&content, &[(40, Flush::Idle)]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [16, 16, 8]);
+    }
 }
 
 #[test]
@@ -149,5 +176,23 @@ proptest! {
             let whole = run_by(&framing, &WIDE, &content, &[(content.len(), Flush::End)]);
             prop_assert_eq!(arrived, whole.0);
         }
+    }
+    #[test]
+    fn text_is_cut_between_its_characters_however_it_grows(
+        text in "[a-c☺Ċ🙂\r\n]{0,60}", joined in any::<bool>(),
+        steps in prop::collection::vec((0usize..30, any::<bool>()), 0..12)
+    ) {
+        let multiline = joined.then(|| Multiline::Start("^a".into()));
+        let framing = Framing::new(&FramingConfig { multiline, ..FramingConfig::default() }).unwrap();
+        let mut size = 0;
+        let mut sizes: Vec<_> = steps.iter().map(|(step, flush)| {
+            size = text.len().min(size + step);
+            (size, if *flush { Flush::Idle } else { Flush::Wait })
+        }).collect();
+        sizes.push((text.len(), Flush::End));
+        let (arrived, _) = run_by(&framing, &LIMITS, text.as_bytes(), &sizes);
+        let letters = |text: &str| text.replace(['\r', '\n'], "");
+        let all: String = arrived.iter().map(|(_, body)| std::str::from_utf8(body).unwrap()).collect();
+        prop_assert_eq!(letters(&all), letters(&text));
     }
 }
