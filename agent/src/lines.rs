@@ -127,9 +127,9 @@ pub fn cut_sifted(
         return Cutting { skipped, consumed: skipped, after: at.start, padding: true, ..Cutting::default() };
     }
     let written = written_bytes(block, at.offset, framing);
-    // What ends in padding with something behind it will not grow any more.
-    let ended = written < block.len() && at.written_behind && at.flush == Flush::Wait;
-    let at = if ended { At { flush: Flush::Idle, ..at } } else { at };
+    // What ends in padding with something behind it will not grow any more, nor become whole.
+    let ended = written < block.len() && at.written_behind;
+    let at = if ended { At { flush: Flush::End, ..at } } else { at };
     let block = &block[..written];
     match (framing.rules(), sifter) {
         (None, None) => cut_by(&Plain, block, at, limits, records),

@@ -188,19 +188,6 @@ fn limits() -> impl Strategy<Value = CutLimits> {
     })
 }
 
-fn sizes(content: &[u8], steps: &[(usize, bool)]) -> Vec<(usize, Flush)> {
-    let mut size = 0;
-    let mut sizes: Vec<_> = steps
-        .iter()
-        .map(|(step, flush)| {
-            size = content.len().min(size + step);
-            (size, if *flush { Flush::Idle } else { Flush::Wait })
-        })
-        .collect();
-    sizes.push((content.len(), Flush::End));
-    sizes
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

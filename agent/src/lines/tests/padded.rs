@@ -39,6 +39,13 @@ fn padding_before_what_is_written_is_skipped_alone() {
 fn what_stands_before_padding_that_something_follows_will_not_grow() {
     let (cutting, arrived) = cut_at(b"par\0\0", at(Flush::Wait, true));
     assert_eq!((cutting.consumed, cutting.flags, arrived.len()), (3, Flags::LAST_PARTIAL.bits(), 1));
+    for flush in [Flush::Wait, Flush::Idle] {
+        for halves in [&b"par\xc3\0\0"[..], b"par\r\0\0", b"\xc3\0\0"] {
+            let (cutting, arrived) = cut_at(halves, at(flush, true));
+            let written = &halves[..halves.len() - 2];
+            assert_eq!((cutting.consumed, arrived), (written.len(), vec![(100, written.to_vec())]), "{flush:?}");
+        }
+    }
 }
 
 #[test]
@@ -75,14 +82,8 @@ proptest! {
         content in prop::collection::vec(prop_oneof![3 => Just(b'x'), 2 => Just(b'\n'), 2 => Just(0u8)], 0..120),
         steps in prop::collection::vec((0usize..20, any::<bool>()), 0..20)
     ) {
-        let mut size = 0;
-        let mut sizes: Vec<_> = steps.iter().map(|(step, flush)| {
-            size = content.len().min(size + step);
-            (size, if *flush { Flush::Idle } else { Flush::Wait })
-        }).collect();
-        sizes.push((content.len(), Flush::End));
         let mut expected = 0;
-        for (offset, body) in run(&content, &sizes) {
+        for (offset, body) in run(&content, &sizes(&content, &steps)) {
             let offset = usize::try_from(offset).unwrap();
             prop_assert!(content[expected..offset].iter().all(|byte| matches!(byte, 0 | b'\n')));
             prop_assert!(body.first() != Some(&0));

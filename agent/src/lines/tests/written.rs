@@ -162,13 +162,7 @@ proptest! {
         let multiline = joined.then(|| Multiline::Start("^a".into()));
         let framing = Framing::new(&FramingConfig { encoding, multiline, ..FramingConfig::default() }).unwrap();
         let content = utf16(&format!("{}{text}", if mark { "\u{feff}" } else { "" }), big);
-        let mut size = 0;
-        let mut sizes: Vec<_> = steps.iter().map(|(step, flush)| {
-            size = content.len().min(size + step);
-            (size, if *flush { Flush::Idle } else { Flush::Wait })
-        }).collect();
-        sizes.push((content.len(), Flush::End));
-        let (arrived, _) = run_by(&framing, &WIDE, &content, &sizes);
+        let (arrived, _) = run_by(&framing, &WIDE, &content, &sizes(&content, &steps));
         let letters = |text: &str| text.replace(['\r', '\n'], "");
         let all: String = arrived.iter().map(|(_, body)| std::str::from_utf8(body).unwrap()).collect();
         prop_assert_eq!(letters(&all), letters(&text));
@@ -177,6 +171,7 @@ proptest! {
             prop_assert_eq!(arrived, whole.0);
         }
     }
+
     #[test]
     fn text_is_cut_between_its_characters_however_it_grows(
         text in "[a-c☺Ċ🙂\r\n]{0,60}", joined in any::<bool>(),
@@ -184,13 +179,7 @@ proptest! {
     ) {
         let multiline = joined.then(|| Multiline::Start("^a".into()));
         let framing = Framing::new(&FramingConfig { multiline, ..FramingConfig::default() }).unwrap();
-        let mut size = 0;
-        let mut sizes: Vec<_> = steps.iter().map(|(step, flush)| {
-            size = text.len().min(size + step);
-            (size, if *flush { Flush::Idle } else { Flush::Wait })
-        }).collect();
-        sizes.push((text.len(), Flush::End));
-        let (arrived, _) = run_by(&framing, &LIMITS, text.as_bytes(), &sizes);
+        let (arrived, _) = run_by(&framing, &LIMITS, text.as_bytes(), &sizes(text.as_bytes(), &steps));
         let letters = |text: &str| text.replace(['\r', '\n'], "");
         let all: String = arrived.iter().map(|(_, body)| std::str::from_utf8(body).unwrap()).collect();
         prop_assert_eq!(letters(&all), letters(&text));

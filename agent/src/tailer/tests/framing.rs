@@ -259,6 +259,21 @@ fn a_hole_is_skipped_once_something_stands_behind_it_and_counted() {
 }
 
 #[test]
+fn half_a_character_and_half_a_line_end_before_a_hole_keep_nothing_behind_it_waiting() {
+    for half in [&b"\xc3"[..], b"\r"] {
+        let mut rig = Rig::new();
+        rig.files.append("/logs/a.log", &[b"one\npart", half].concat());
+        rig.run(10 * SECOND);
+        assert_eq!(rig.bodies(), ["one", "part"], "a flush leaves {half:?}");
+        rig.files.append("/logs/a.log", &vec![0; 1_000_000]);
+        rig.files.append("/logs/a.log", b"two\n");
+        rig.run(10 * SECOND);
+        assert_eq!(rig.kept.keys().last().unwrap().1, 1_000_008 + half.len() as u64, "{half:?}");
+        assert_eq!(rig.tailer.as_ref().unwrap().tally.skipped_bytes, 1_000_000, "{half:?}");
+    }
+}
+
+#[test]
 fn a_hole_at_the_beginning_as_a_truncation_under_a_writer_leaves_it_is_skipped() {
     let mut rig = Rig::new();
     rig.files.append("/logs/a.log", &vec![0; 700_000]);
