@@ -29,8 +29,8 @@ pub(crate) struct Check {
     /// Also check what this process needs, and what it does not allow.
     #[arg(long, value_enum)]
     role: Option<Role>,
-    /// Also look at what this process will talk to: reachable, lets us in, set up. Installs index templates where the
-    /// credentials allow it.
+    /// Also look at what this process will talk to: reachable, lets us in, set up; and at what its inputs need on this
+    /// machine. Installs index templates where the credentials allow it.
     #[arg(long, requires = "role")]
     connect: bool,
     /// What --connect found, as JSON.

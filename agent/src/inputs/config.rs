@@ -159,16 +159,12 @@ impl Kind {
 impl Listen {
     /// Whether the two cannot listen at a time. Port 0 is another port each time.
     fn meets(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Udp(one), Self::Udp(two)) | (Self::Tcp(one) | Self::Tls(one), Self::Tcp(two) | Self::Tls(two)) => {
-                one == two && one.port() != 0
-            }
-            (Self::Unix(one) | Self::Unixgram(one), Self::Unix(two) | Self::Unixgram(two)) => one == two,
-            (
-                Self::Udp(_) | Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Unixgram(_),
-                Self::Udp(_) | Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Unixgram(_),
-            ) => false,
-        }
+        let is_port = matches!((self, other),
+            (Self::Udp(one), Self::Udp(two)) | (Self::Tcp(one) | Self::Tls(one), Self::Tcp(two) | Self::Tls(two))
+                if one == two && one.port() != 0);
+        let is_file = matches!((self, other),
+            (Self::Unix(one) | Self::Unixgram(one), Self::Unix(two) | Self::Unixgram(two)) if one == two);
+        is_port || is_file
     }
 }
 
@@ -223,9 +219,8 @@ pub(crate) fn read_inputs(sections: &[Section]) -> Vec<InputConfig> {
             section.fault("kind", "standard input is read by another input already", "keep one of the two");
         }
         for address in input.kind.listens() {
-            if let Some(known) =
-                inputs.iter().find(|known| known.kind.listens().iter().any(|taken| taken.meets(address)))
-            {
+            let meets = |known: &&InputConfig| known.kind.listens().iter().any(|taken| taken.meets(address));
+            if let Some(known) = inputs.iter().find(meets) {
                 let what = format!("the input `{}` listens where `{address}` would", known.name);
                 section.fault("listen", what, "listen elsewhere, or keep one of the two");
             }

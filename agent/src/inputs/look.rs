@@ -2,11 +2,7 @@
 //!
 //! Looks at what they need on this machine, and starts nothing: the agent may be at work.
 
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{env, ffi::OsString, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use logmesh_runtime::finding::{Finding, Verdict};
 
@@ -42,12 +38,9 @@ fn look_at(input: &InputConfig) -> Option<Finding> {
 
 /// Finds a program as it would be found to be run: by its path, or in the directories of `PATH`.
 fn program(name: &str) -> Result<String, String> {
-    let directories = env::var_os("PATH").unwrap_or_default();
-    let mut candidates: Box<dyn Iterator<Item = PathBuf>> = match name.contains('/') {
-        true => Box::new([PathBuf::from(name)].into_iter()),
-        false => Box::new(env::split_paths(&directories).map(|directory| directory.join(name))),
-    };
-    let found = candidates.find(|path| is_program(path));
+    // No directory at all is the one that we are in.
+    let directories = if name.contains('/') { OsString::new() } else { env::var_os("PATH").unwrap_or_default() };
+    let found = env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| is_program(path));
     found.map(|path| format!("runs {}", path.display())).ok_or_else(|| format!("there is no program `{name}`"))
 }
 

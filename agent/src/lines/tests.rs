@@ -156,6 +156,20 @@ fn a_split_piece_is_alone_in_its_batch() {
     assert_eq!(seen, vec![(1, 0), (1, split), (1, split | continued), (2, continued)]);
 }
 
+/// The sizes to which a file grows in these steps, with where an idle flush falls; it ends as `content`.
+fn sizes(content: &[u8], steps: &[(usize, bool)]) -> Vec<(usize, Flush)> {
+    let mut size = 0;
+    let mut sizes: Vec<_> = steps
+        .iter()
+        .map(|(step, flush)| {
+            size = content.len().min(size + step);
+            (size, if *flush { Flush::Idle } else { Flush::Wait })
+        })
+        .collect();
+    sizes.push((content.len(), Flush::End));
+    sizes
+}
+
 fn content() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![6 => Just(b'x'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => 1u8..];
     prop::collection::vec(byte, 0..200)
@@ -167,29 +181,16 @@ proptest! {
     #[test]
     fn growth_in_steps_gives_the_records_of_the_whole(content in content(), steps in prop::collection::vec(0usize..40, 0..20)) {
         let whole = run(&content, &[(content.len(), Flush::End)]);
-        let mut sizes = Vec::new();
-        let mut size = 0;
-        for step in steps {
-            size = content.len().min(size + step);
-            sizes.push((size, Flush::Wait));
-        }
-        sizes.push((content.len(), Flush::End));
-        prop_assert_eq!(run(&content, &sizes), whole);
+        let steps: Vec<_> = steps.into_iter().map(|step| (step, false)).collect();
+        prop_assert_eq!(run(&content, &sizes(&content, &steps)), whole);
     }
 
     #[test]
     fn whatever_is_flushed_no_byte_of_a_body_is_lost_or_doubled(
         content in content(), steps in prop::collection::vec((0usize..40, any::<bool>()), 0..20)
     ) {
-        let mut sizes = Vec::new();
-        let mut size = 0;
-        for (step, flush) in steps {
-            size = content.len().min(size + step);
-            sizes.push((size, if flush { Flush::Idle } else { Flush::Wait }));
-        }
-        sizes.push((content.len(), Flush::End));
         let mut expected = 0;
-        for (offset, body) in run(&content, &sizes) {
+        for (offset, body) in run(&content, &sizes(&content, &steps)) {
             let offset = usize::try_from(offset).unwrap();
             let gap = &content[expected..offset];
             prop_assert!(matches!(gap, b"" | b"\n" | b"\r\n" | b"\r"), "skipped {gap:?}");

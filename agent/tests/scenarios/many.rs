@@ -79,7 +79,8 @@ async fn a_backlog_is_read_at_full_speed_over_a_gateway_that_goes_and_comes_back
     scene.wait_for_count(lines.len() / 3);
     scene.gateway.go_down();
     let before = scene.gateway.sessions();
-    std::thread::sleep(Duration::from_millis(300));
+    let is_away = |status: &Status| status.0["agent"]["link"]["session"].is_null();
+    Scene::wait_for(&agent, "it has noticed that the gateway is gone", is_away);
     scene.gateway.come_back();
     scene.wait_for_count(lines.len());
     assert!(scene.gateway.sessions() > before, "the gateway was away after the backlog was read");

@@ -33,7 +33,7 @@ use super::{
     demo_directory,
     mesh::Mesh,
     shares::Shares,
-    stage::{AGENT, Stages},
+    stage::Stages,
     stores::{self, Stores},
 };
 use crate::settings::Settings;
@@ -240,7 +240,7 @@ fn start_agent(
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let agent = Agent::new(config, Arc::clone(&mesh.agent), common.context(&shutdown))?.with_clock(clock);
-    stages.start(AGENT, shutdown, async move { Ok(agent.run().await) });
+    stages.start_finite("agent", shutdown, async move { Ok(agent.run().await) });
     Ok(())
 }
 

@@ -7,12 +7,16 @@ use futures_util::{FutureExt as _, future};
 use logmesh_runtime::shutdown::{Exit, Shutdown};
 use tokio::{task::JoinHandle, time::Instant};
 
-/// The part that may come to an end of its own.
-pub(super) const AGENT: &str = "agent";
+/// What a part does.
+pub(super) trait Part: Future<Output = anyhow::Result<Exit>> + Send + 'static {}
+
+impl<F: Future<Output = anyhow::Result<Exit>> + Send + 'static> Part for F {}
 
 /// One part, running as a task.
 pub(super) struct Stage {
     name: &'static str,
+    /// Whether it may come to an end of its own.
+    may_end: bool,
     shutdown: Shutdown,
     task: JoinHandle<anyhow::Result<Exit>>,
     ended: Option<anyhow::Result<Exit>>,
@@ -24,22 +28,22 @@ pub(super) struct Stages(Vec<Stage>);
 
 impl Stages {
     /// Starts a part that stops when `shutdown` is requested.
-    pub(super) fn start(
-        &mut self,
-        name: &'static str,
-        shutdown: Shutdown,
-        part: impl Future<Output = anyhow::Result<Exit>> + Send + 'static,
-    ) {
-        self.0.push(Stage { name, shutdown, task: tokio::spawn(part), ended: None });
+    pub(super) fn start(&mut self, name: &'static str, shutdown: Shutdown, part: impl Part) {
+        self.0.push(Stage { name, may_end: false, shutdown, task: tokio::spawn(part), ended: None });
     }
 
-    /// Waits until a part ends by itself, which none should but in order: an agent does when its standard input has
-    /// ended and is delivered, and what it delivered is served all the same. Cancel safe.
+    /// Starts a part that may be done before, and the others go on: an agent is when its standard input has ended and is
+    /// delivered.
+    pub(super) fn start_finite(&mut self, name: &'static str, shutdown: Shutdown, part: impl Part) {
+        self.0.push(Stage { name, may_end: true, shutdown, task: tokio::spawn(part), ended: None });
+    }
+
+    /// Waits until a part ends by itself that should not, or not so. Cancel safe.
     pub(super) async fn first_to_end(&mut self) -> &'static str {
         let ends = self.0.iter_mut().map(|stage| {
             async {
                 stage.join().await;
-                if stage.name == AGENT && matches!(stage.ended, Some(Ok(Exit::Clean))) {
+                if stage.may_end && matches!(stage.ended, Some(Ok(Exit::Clean))) {
                     future::pending::<()>().await;
                 }
                 stage.name
@@ -120,10 +124,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_is_done_in_order_ends_nothing_and_one_that_fails_does() {
+    async fn a_part_that_may_end_ends_nothing_in_order_and_something_when_it_fails() {
         for (exit, ends) in [(Exit::Clean, false), (Exit::Failed, true)] {
             let mut stages = Stages::default();
-            stages.start(AGENT, Shutdown::new(), async move { Ok(exit) });
+            stages.start_finite("agent", Shutdown::new(), async move { Ok(exit) });
             let ended = tokio::time::timeout(Duration::from_secs(10), stages.first_to_end()).await;
             assert_eq!(ended.is_ok(), ends, "{exit:?}");
             assert_eq!(stages.stop(Duration::from_secs(10)).await.expect("no failure"), exit);

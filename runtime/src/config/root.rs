@@ -61,31 +61,24 @@ impl Root {
     }
 
     /// Lays the environment over the file: `LOGMESH_<SECTION>_<KEY>`, a nested table's keys joined by `_`. Variables
-    /// without that prefix are kept for secrets that refer to them.
+    /// without that prefix are kept for secrets that refer to them. A setting or a secret that is not UTF-8 is a fault.
     #[must_use]
-    pub fn env(self, variables: impl IntoIterator<Item = (String, String)>) -> Root {
-        self.state.borrow_mut().env.extend(variables);
-        self
-    }
-
-    /// Lays this process's environment over the file.
-    #[must_use]
-    pub fn process_env(self) -> Root {
-        self.env_os(std::env::vars_os())
-    }
-
-    /// Lays an environment over the file whose variables need not be UTF-8. A setting that is not is a fault.
-    #[must_use]
-    pub fn env_os(self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Root {
+    pub fn env(self, variables: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>) -> Root {
         for (name, value) in variables {
-            let (name, mut state) = (name.to_string_lossy().into_owned(), self.state.borrow_mut());
-            if let Ok(value) = value.into_string() {
+            let (name, mut state) = (name.into().to_string_lossy().into_owned(), self.state.borrow_mut());
+            if let Ok(value) = value.into().into_string() {
                 state.env.insert(name, value);
             } else {
                 state.env_garbled.insert(name);
             }
         }
         self
+    }
+
+    /// Lays this process's environment over the file.
+    #[must_use]
+    pub fn process_env(self) -> Root {
+        self.env(std::env::vars_os())
     }
 
     /// Names variables with our prefix that are no settings (`LOGMESH_FAULTS`); `LOGMESH_LOG` is known without.

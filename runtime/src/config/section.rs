@@ -231,23 +231,26 @@ impl Section {
 
     /// Notes a missing key, unless what stood there was already found at fault. Read the key first.
     pub fn require<T>(&self, key: &str, value: Option<T>) -> Option<T> {
-        let full = join(&self.path, key);
-        if value.is_none() && !self.state.borrow().faults.iter().any(|fault| fault.key == full) {
+        if value.is_none() {
             let cure = match self.named {
-                true => format!("set `{full}`, or {}", env_name(&self.path, key)),
+                true => format!("set `{}`, or {}", join(&self.path, key), env_name(&self.path, key)),
                 false => format!("set `{key}` here"),
             };
-            self.note(&self.place(), key, "missing".to_owned(), cure);
+            self.note_missing(key, cure);
         }
         value
     }
 
-    /// Notes a table that is missing, or an array of tables: neither can be set by one variable. `written` is what to
-    /// write.
+    /// Notes a table that is missing, or an array of tables, unless what stood there was already found at fault: neither
+    /// can be set by one variable. `written` is what to write.
     pub fn require_table(&self, key: &str, written: &str) {
+        self.note_missing(key, format!("write {written}"));
+    }
+
+    fn note_missing(&self, key: &str, cure: String) {
         let full = join(&self.path, key);
         if !self.state.borrow().faults.iter().any(|fault| fault.key == full) {
-            self.note(&self.place(), key, "missing".to_owned(), format!("write {written}"));
+            self.note(&self.place(), key, "missing".to_owned(), cure);
         }
     }
 

@@ -238,11 +238,11 @@ fn a_service_may_note_its_own_fault_at_a_key() {
 #[test]
 fn a_variable_that_is_not_utf_8_is_a_fault_where_it_would_be_a_setting() {
     let garbled = || OsString::from_vec(b"caf\xe9".to_vec());
-    let root = root("[index]\na = { env = \"ES_KEY\" }\n").env_os([
-        ("ES_KEY".into(), garbled()),
+    let root = root("[index]\na = { env = \"ES_KEY\" }\n").env([
+        (OsString::from("ES_KEY"), garbled()),
         ("LOGMESH_AGENT_NAME".into(), garbled()),
         ("LOGMESH_AGENT_NAEM".into(), garbled()),
-        (OsString::from_vec(b"LOGMESH_AGENT_NAM\xe9".to_vec()), "x".into()),
+        (OsString::from_vec(b"LOGMESH_AGENT_NAM\xe9".to_vec()), OsString::from("x")),
         ("LOGMESH_BUS_KIND".into(), garbled()),
         ("PWD".into(), garbled()),
     ]);
